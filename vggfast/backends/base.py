@@ -1,0 +1,112 @@
+"""What a backend is: the kernels behind the ops, and the reasons it gives when it cannot serve.
+
+Layouts all backends share. Activations are (N, C, H, W) tensors in channels_last memory
+(N, H, W, C). The argmax of a fused or separate 2x2 pool is uint8 of shape
+(N, H//2, W//2, ceil(C/4)), contiguous: channel c holds 2 bits at position 2*(c % 4) of byte
+c // 4, the value 2*dh + dw of the element that won: the last NaN of the window if there is one,
+else the first maximum (torch's rule).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+OPS = ("conv3x3", "maxpool2x2", "conv1x1", "lrn", "linear")
+
+
+@dataclass(frozen=True)
+class Call:
+    """The facts of a call that decide which backend can serve it (no data, so it is cheap)."""
+
+    op: str
+    device: str  # device type: "cpu", "cuda", ...
+    dtype: torch.dtype
+    c_in: int = 0
+    c_out: int = 0
+
+
+class Backend:
+    """Base of all backends.
+
+    A kernel method gets checked, non-overlapping tensors of one dtype and device: activations in
+    channels_last memory, weights and biases contiguous. It returns new tensors, activations in
+    channels_last memory. What a backend does not override is served by torch's own library
+    (cuBLAS, oneDNN); ``how`` tells a reader which of the two it is.
+    """
+
+    name: str = ""
+    own_ops: frozenset[str] = frozenset()  # the ops this backend has kernels of its own for
+
+    def unavailable(self) -> str | None:
+        """Why this backend cannot be used on this machine at all, or None if it can."""
+        raise NotImplementedError  # pragma: no cover - every backend overrides it
+
+    def refuse(self, call: Call) -> str | None:
+        """Why this backend cannot serve ``call``, or None if it can. Must be cheap."""
+        raise NotImplementedError  # pragma: no cover - every backend overrides it
+
+    def how(self, op: str) -> str:
+        """One phrase for ``explain``: what runs when this backend serves ``op``."""
+        return "own kernel" if op in self.own_ops else "torch's library kernel"
+
+    def conv3x3(
+        self, x: Tensor, w: Tensor, b: Tensor | None, relu: bool, pool: bool, save_argmax: bool
+    ) -> tuple[Tensor, Tensor | None]:
+        """y = pool2x2?(relu?(conv(x, w, stride 1, padding 1) + b)).
+
+        x (N, C_in, H, W), w (C_out, C_in, 3, 3), b (C_out,) or None; returns y
+        (N, C_out, H, W), or (N, C_out, H//2, W//2) with ``pool``, and the packed argmax when
+        ``pool`` and ``save_argmax``, else None.
+        """
+        raise NotImplementedError
+
+    def conv3x3_backward(
+        self,
+        grad: Tensor,
+        x: Tensor,
+        w: Tensor,
+        y: Tensor | None,
+        argmax: Tensor | None,
+        relu: bool,
+        pool: bool,
+        needs: tuple[bool, bool, bool],
+    ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+        """Gradients (dx, dw, db) of :meth:`conv3x3`; None where ``needs`` is False.
+
+        ``grad`` has y's shape; ``y`` is given when ``relu`` (the mask is ``not y <= 0``, so a NaN
+        passes the gradient on, as torch does); ``argmax`` is given when ``pool``.
+        dw is contiguous (C_out, C_in, 3, 3).
+        """
+        raise NotImplementedError
+
+    def maxpool2x2(self, x: Tensor, save_argmax: bool) -> tuple[Tensor, Tensor | None]:
+        """y (N, C, H//2, W//2), the maximum of each 2x2 window, and the packed argmax or None."""
+        raise NotImplementedError
+
+    def maxpool2x2_backward(self, grad: Tensor, argmax: Tensor, height: int, width: int) -> Tensor:
+        """dx (N, C, height, width): ``grad`` at each window's winner, zero elsewhere."""
+        raise NotImplementedError
+
+
+def channels_last_empty(n: int, c: int, h: int, w: int, like: Tensor) -> Tensor:
+    """An uninitialised (n, c, h, w) tensor with channels_last strides, dtype and device of ``like``."""
+    return torch.empty(
+        (n, c, h, w), dtype=like.dtype, device=like.device, memory_format=torch.channels_last
+    )
+
+
+def to_channels_last(x: Tensor) -> Tensor:
+    """``x`` with exactly channels_last strides; a copy only where the memory is laid out otherwise.
+
+    ``contiguous(memory_format=...)`` is not enough: with one channel or one pixel it keeps
+    ambiguous strides, and an op whose output strides vary disagrees with its fake kernel.
+    """
+    n, c, h, w = x.shape
+    if x.stride() == (h * w * c, 1, w * c, c):
+        return x
+    if x.permute(0, 2, 3, 1).is_contiguous():  # same memory, other strides on axes of size 1
+        return x.as_strided((n, c, h, w), (h * w * c, 1, w * c, c))
+    return channels_last_empty(n, c, h, w, x).copy_(x)
