@@ -1,0 +1,36 @@
+"""vggfast: VGG on hand-written kernels.
+
+>>> import torch, vggfast
+>>> model = vggfast.vgg("E", num_classes=10, crop=32).eval()
+>>> model(torch.randn(2, 3, 32, 32)).shape
+torch.Size([2, 10])
+
+Importing this loads no kernel, queries no GPU, starts no thread and compiles nothing; a backend
+is loaded when it first serves a call. ``print(vggfast.explain())`` tells which one does.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+from vggfast import ops
+from vggfast.backends import explain
+from vggfast.errors import BackendError, InputError
+from vggfast.models import (
+    VGG, vgg, vgg11, vgg11_bn, vgg13, vgg13_bn, vgg16, vgg16_bn, vgg19, vgg19_bn,
+)  # fmt: skip
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "VGG", "BackendError", "InputError", "explain", "ops", "train", "vgg",
+    "vgg11", "vgg11_bn", "vgg13", "vgg13_bn", "vgg16", "vgg16_bn", "vgg19", "vgg19_bn",
+]  # fmt: skip
+
+
+def __getattr__(name: str) -> Any:
+    # The engine pulls in data readers and progress bars: only for those who train.
+    if name == "train":
+        return importlib.import_module("vggfast.train")
+    raise AttributeError(f"module 'vggfast' has no attribute {name!r}")

@@ -77,10 +77,31 @@ class Backend:
         """Gradients (dx, dw, db) of :meth:`conv3x3`; None where ``needs`` is False.
 
         ``grad`` has y's shape; ``y`` is given when ``relu`` (the mask is ``not y <= 0``, so a NaN
-        passes the gradient on, as torch does); ``argmax`` is given when ``pool``.
+        passes the gradient on, as torch does); ``argmax`` is given when ``pool``. Where no dw is
+        needed, ``x`` has the right shape but no data (strides of 0): a frozen layer keeps no x.
         dw is contiguous (C_out, C_in, 3, 3).
         """
         raise NotImplementedError
+
+    def gemm(self, x: Tensor, w: Tensor, b: Tensor | None, relu: bool) -> Tensor:
+        """y = relu?(x w^T + b): x (M, K), w (O, K), b (O,) or None, y (M, O), all row-major.
+
+        Serves ``conv1x1`` and ``linear``, whose best kernel is the library's GEMM.
+        """
+        y = torch.mm(x, w.t()) if b is None else torch.addmm(b, x, w.t())
+        return y.relu_() if relu else y
+
+    def gemm_backward(
+        self, grad: Tensor, x: Tensor, w: Tensor, y: Tensor | None, needs: tuple[bool, bool, bool]
+    ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+        """Gradients (dx, dw, db) of :meth:`gemm`; ``y`` is given when it had a ReLU."""
+        if y is not None:
+            grad = torch.where(y <= 0, 0, grad)
+        return (
+            torch.mm(grad, w) if needs[0] else None,
+            torch.mm(grad.t(), x) if needs[1] else None,
+            grad.sum(0) if needs[2] else None,
+        )
 
     def maxpool2x2(self, x: Tensor, save_argmax: bool) -> tuple[Tensor, Tensor | None]:
         """y (N, C, H//2, W//2), the maximum of each 2x2 window, and the packed argmax or None."""

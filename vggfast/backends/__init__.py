@@ -1,0 +1,129 @@
+"""Which kernels serve a call: one table, one selection function, one explanation.
+
+A backend is chosen automatically by device, or forced by ``backend=`` or ``VGGFAST_BACKEND``
+(the argument wins). The automatic choice may fall back, and :func:`explain` shows why; a forced
+backend never does: it raises :class:`~vggfast.errors.BackendError` with the reason.
+"""
+
+from __future__ import annotations
+
+import os
+from functools import lru_cache
+
+import torch
+
+from vggfast.backends.base import OPS, Backend, Call
+from vggfast.backends.cpu import CpuBackend
+from vggfast.backends.eager import EagerBackend
+from vggfast.backends.triton import TritonBackend
+from vggfast.errors import BackendError, InputError
+
+__all__ = ["OPS", "Backend", "Call", "explain", "get", "names", "select"]
+
+# Construction has no side effect: what a backend needs is loaded when it is first asked.
+_TABLE: dict[str, Backend] = {b.name: b for b in (EagerBackend(), CpuBackend(), TritonBackend())}
+
+# The automatic order by device type; a device that is not named gets eager. Triton's interpreter
+# can run on a CPU tensor, but only when forced: it is thousands of times slower.
+_AUTOMATIC: dict[str, tuple[str, ...]] = {"cuda": ("triton", "eager"), "cpu": ("cpu", "eager")}
+
+
+def names() -> tuple[str, ...]:
+    """The names ``backend=`` and ``VGGFAST_BACKEND`` take, besides "auto"."""
+    return tuple(_TABLE)
+
+
+def get(name: str) -> Backend:
+    """The backend called ``name``; :class:`InputError` if there is none."""
+    if name not in _TABLE:
+        raise InputError(f"backend: got {name!r}, allowed are auto, {', '.join(_TABLE)}")
+    return _TABLE[name]
+
+
+def forced_name(backend: str | None = None) -> str | None:
+    """The backend forced by the argument or the environment, or None for the automatic choice."""
+    name = backend or os.environ.get("VGGFAST_BACKEND") or None
+    return None if name == "auto" else name
+
+
+def select(call: Call, backend: str | None = None) -> Backend:
+    """The backend that serves ``call``.
+
+    Raises:
+        BackendError: a forced backend cannot serve it; the message says why.
+        InputError: no backend has that name.
+    """
+    return _select(call, forced_name(backend))
+
+
+@lru_cache(maxsize=1024)
+def _select(call: Call, forced: str | None) -> Backend:
+    if forced is not None:
+        chosen = get(forced)
+        reason = why_not(chosen, call)
+        if reason is not None:
+            raise BackendError(f"backend {forced!r} was asked for {_describe(call)}, but {reason}")
+        return chosen
+    order = _AUTOMATIC.get(call.device, ("eager",))
+    return next(b for b in map(get, order) if why_not(b, call) is None)
+
+
+def why_not(backend: Backend, call: Call) -> str | None:
+    """Why ``backend`` cannot serve ``call``, or None if it can."""
+    return backend.unavailable() or backend.refuse(call)
+
+
+def clear_cache() -> None:
+    """Forget past choices: for tests that change what a backend can do."""
+    _select.cache_clear()
+
+
+def explain(
+    device: str | torch.device | None = None,
+    dtype: torch.dtype = torch.float32,
+    backend: str | None = None,
+) -> str:
+    """A table of every op: the backend that serves it, what runs, and why the others do not.
+
+    Args:
+        device: device type to explain; by default a GPU if torch sees one, else the CPU.
+        dtype: the dtype of the activations.
+        backend: as in :func:`select`; by default the environment's choice.
+    """
+    if device is None:
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    kind = torch.device(device).type
+    forced = forced_name(backend)
+    rows = [f"backends for {kind}, {_dtype_name(dtype)}" + (f", forced: {forced}" if forced else "")]
+    for op in OPS:
+        call = Call(op, kind, dtype, c_in=64, c_out=64)
+        try:
+            chosen = select(call, backend)
+            rows.append(f"  {op:<11} {chosen.name:<7} {chosen.how(op)}")
+        except BackendError as error:
+            chosen = None
+            rows.append(f"  {op:<11} none    {error}")
+        if op == OPS[0]:
+            rows += [f"    not {b.name}: {reason}" for b, reason in _refusals(call, chosen)]
+    return "\n".join(rows)
+
+
+def _refusals(call: Call, chosen: Backend | None) -> list[tuple[Backend, str]]:
+    order = _AUTOMATIC.get(call.device, ("eager",))
+    out = []
+    for b in _TABLE.values():
+        if b is chosen:
+            continue
+        reason = why_not(b, call)
+        if reason is None:
+            reason = "not asked for" if b.name not in order else "another comes first"
+        out.append((b, reason))
+    return out
+
+
+def _describe(call: Call) -> str:
+    return f"{call.op} on {call.device} in {_dtype_name(call.dtype)}"
+
+
+def _dtype_name(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
