@@ -145,7 +145,7 @@ _BACKWARD_OP = define(
 )
 _OP = define(
     "conv1x1",
-    "(Tensor x, Tensor w, Tensor? b, bool relu, str? backend=None) -> Tensor",
+    "(Tensor x, Tensor w, Tensor? b, bool relu, str? backend) -> Tensor",
     _kernel,
     _fake,
     setup_context=_setup_context,

@@ -206,7 +206,7 @@ _BACKWARD_OP = define(
 )
 _OP = define(
     "conv3x3",
-    "(Tensor x, Tensor w, Tensor? b, bool relu, bool pool, bool save_argmax, str? backend=None) "
+    "(Tensor x, Tensor w, Tensor? b, bool relu, bool pool, bool save_argmax, str? backend) "
     "-> (Tensor, Tensor)",
     _kernel,
     _fake,

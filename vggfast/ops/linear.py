@@ -120,7 +120,7 @@ _BACKWARD_OP = define(
 )
 _OP = define(
     "linear",
-    "(Tensor x, Tensor w, Tensor? b, bool relu, str? backend=None) -> Tensor",
+    "(Tensor x, Tensor w, Tensor? b, bool relu, str? backend) -> Tensor",
     _kernel,
     _fake,
     setup_context=_setup_context,

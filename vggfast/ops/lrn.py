@@ -131,7 +131,7 @@ _BACKWARD_OP = define(
 )
 _OP = define(
     "lrn",
-    "(Tensor x, int n, float k, float alpha, float beta, str? backend=None) -> Tensor",
+    "(Tensor x, int n, float k, float alpha, float beta, str? backend) -> Tensor",
     _kernel,
     _fake,
     setup_context=_setup_context,

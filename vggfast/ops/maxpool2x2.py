@@ -103,7 +103,7 @@ _BACKWARD_OP = define(
 )
 _OP = define(
     "maxpool2x2",
-    "(Tensor x, bool save_argmax, str? backend=None) -> (Tensor, Tensor)",
+    "(Tensor x, bool save_argmax, str? backend) -> (Tensor, Tensor)",
     _kernel,
     _fake,
     setup_context=_setup_context,
