@@ -1,16 +1,105 @@
-"""The cpu backend: hand-written AVX-512 / AVX2 kernels in the native extension, float32."""
+"""The cpu backend: kernels of the native extension for AVX-512, AVX2 or any CPU, in float32."""
 
 from __future__ import annotations
 
+import torch
+from torch import Tensor
+
 from vggfast.backends import native
-from vggfast.backends.base import Backend, Call
+from vggfast.backends.base import Backend, Call, channels_last_empty
 
 
 class CpuBackend(Backend):
+    """Direct convolution as an implicit GEMM (csrc/cpu). Threads follow ``torch.get_num_threads()``."""
+
     name = "cpu"
+    own_ops = frozenset({"conv3x3", "maxpool2x2"})
 
     def unavailable(self) -> str | None:
         return native.why_missing()
 
     def refuse(self, call: Call) -> str | None:
+        if call.device != "cpu":
+            return f"it runs on cpu tensors only, not {call.device}"
+        if call.dtype is not torch.float32 and call.op in self.own_ops:
+            return f"its kernels are float32 only, not {str(call.dtype).removeprefix('torch.')}"
         return None
+
+    def how(self, op: str) -> str:
+        if op not in self.own_ops:
+            return super().how(op)
+        return f"own {native.module().build_config()['cpu_isa']} kernel"
+
+    def conv3x3(
+        self, x: Tensor, w: Tensor, b: Tensor | None, relu: bool, pool: bool, save_argmax: bool
+    ) -> tuple[Tensor, Tensor | None]:
+        (n, c_in, h, width), c_out = x.shape, w.shape[0]
+        size = (n, c_out, h // 2, width // 2) if pool else (n, c_out, h, width)
+        y = channels_last_empty(*size, like=x)
+        argmax = _argmax_empty(*size) if pool and save_argmax else None
+        native.module().conv3x3(
+            x.data_ptr(), w.data_ptr(), _pointer(b), y.data_ptr(), _pointer(argmax),
+            n, h, width, c_in, c_out, relu, pool, torch.get_num_threads(),
+        )  # fmt: skip
+        return y, argmax
+
+    def conv3x3_backward(
+        self,
+        grad: Tensor,
+        x: Tensor,
+        w: Tensor,
+        y: Tensor | None,
+        argmax: Tensor | None,
+        relu: bool,
+        pool: bool,
+        needs: tuple[bool, bool, bool],
+    ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+        (n, c_in, h, width), c_out = x.shape, w.shape[0]
+        lib, threads = native.module(), torch.get_num_threads()
+        # Without ReLU and pool the incoming gradient is dz already.
+        makes_dz = (relu or pool) and (needs[0] or needs[1])
+        dz = channels_last_empty(n, c_out, h, width, grad) if makes_dz else grad
+        db = grad.new_empty(c_out) if needs[2] else None
+        if makes_dz or db is not None:
+            lib.conv3x3_dz(
+                grad.data_ptr(), _pointer(y), _pointer(argmax), dz.data_ptr() if makes_dz else 0,
+                _pointer(db), n, h, width, c_out, threads,
+            )  # fmt: skip
+        dx = dw = None
+        if needs[0]:
+            dx = channels_last_empty(n, c_in, h, width, grad)
+            lib.conv3x3_dgrad(
+                dz.data_ptr(), w.data_ptr(), dx.data_ptr(), n, h, width, c_in, c_out, threads
+            )
+        if needs[1]:
+            dw = torch.empty_like(w)
+            lib.conv3x3_wgrad(
+                x.data_ptr(), dz.data_ptr(), dw.data_ptr(), n, h, width, c_in, c_out, threads
+            )
+        return dx, dw, db
+
+    def maxpool2x2(self, x: Tensor, save_argmax: bool) -> tuple[Tensor, Tensor | None]:
+        n, c, h, width = x.shape
+        y = channels_last_empty(n, c, h // 2, width // 2, x)
+        argmax = _argmax_empty(n, c, h // 2, width // 2) if save_argmax else None
+        native.module().maxpool2x2(
+            x.data_ptr(), y.data_ptr(), _pointer(argmax), n, h, width, c, torch.get_num_threads()
+        )
+        return y, argmax
+
+    def maxpool2x2_backward(self, grad: Tensor, argmax: Tensor, height: int, width: int) -> Tensor:
+        n, c = grad.shape[:2]
+        dx = channels_last_empty(n, c, height, width, grad)
+        native.module().maxpool2x2_backward(
+            grad.data_ptr(), argmax.data_ptr(), dx.data_ptr(),
+            n, height, width, c, torch.get_num_threads(),
+        )  # fmt: skip
+        return dx
+
+
+def _pointer(t: Tensor | None) -> int:
+    return 0 if t is None else t.data_ptr()
+
+
+def _argmax_empty(n: int, c: int, h: int, w: int) -> Tensor:
+    return torch.empty((n, h, w, (c + 3) // 4), dtype=torch.uint8)

@@ -1,0 +1,171 @@
+// vggfast._native: the C++/CUDA kernels behind pointers and shapes. No torch header is included, so
+// one build serves every torch version. Python (vggfast/backends) checks shapes, dtypes and layout;
+// here only what memory safety needs is checked again.
+#include <pybind11/pybind11.h>
+
+#include <new>
+#include <stdexcept>
+#include <string>
+
+#include "cpu/kernels.h"
+#if VGGFAST_WITH_CUDA
+#include "cuda/maxpool2x2.h"
+#endif
+
+namespace py = pybind11;
+using vggfast::ConvShape;
+using vggfast::CpuKernels;
+using vggfast::PoolShape;
+
+namespace {
+
+using Pointer = uintptr_t;  // what torch.Tensor.data_ptr() gives; 0 where a tensor is absent
+
+float* floats(Pointer p) { return reinterpret_cast<float*>(p); }
+uint8_t* bytes(Pointer p) { return reinterpret_cast<uint8_t*>(p); }
+
+const CpuKernels& kernels() {
+  const char* error = nullptr;
+  const CpuKernels* chosen = vggfast::cpu_kernels(&error);
+  if (chosen == nullptr) throw std::runtime_error(error);
+  return *chosen;
+}
+
+void require(bool condition, const char* message) {
+  if (!condition) throw std::invalid_argument(message);
+}
+
+void finish(bool had_memory) {
+  if (!had_memory) throw std::bad_alloc();
+}
+
+ConvShape conv_shape(long n, long h, long w, long c_in, long c_out, int threads) {
+  require(n >= 0 && h >= 1 && w >= 1 && c_in >= 1 && c_out >= 1, "a dimension is out of range");
+  require(threads >= 1, "threads: at least 1");
+  return {n, h, w, c_in, c_out};
+}
+
+PoolShape pool_shape(long n, long h, long w, long c, bool pooled, int threads) {
+  const long least = pooled ? 2 : 1;
+  require(n >= 0 && h >= least && w >= least && c >= 1, "a dimension is out of range");
+  require(threads >= 1, "threads: at least 1");
+  return {n, h, w, c};
+}
+
+void conv3x3(Pointer x, Pointer w, Pointer b, Pointer y, Pointer argmax, long n, long h, long width,
+             long c_in, long c_out, bool relu, bool pool, int threads) {
+  const ConvShape s = conv_shape(n, h, width, c_in, c_out, threads);
+  require(x && w && y, "x, w and y must not be null");
+  const CpuKernels& k = kernels();
+  py::gil_scoped_release release;
+  finish(k.conv3x3(floats(x), floats(w), floats(b), floats(y), bytes(argmax), s, relu, pool, threads));
+}
+
+void conv3x3_dgrad(Pointer dz, Pointer w, Pointer dx, long n, long h, long width, long c_in,
+                   long c_out, int threads) {
+  const ConvShape s = conv_shape(n, h, width, c_in, c_out, threads);
+  require(dz && w && dx, "dz, w and dx must not be null");
+  const CpuKernels& k = kernels();
+  py::gil_scoped_release release;
+  finish(k.conv3x3_dgrad(floats(dz), floats(w), floats(dx), s, threads));
+}
+
+void conv3x3_wgrad(Pointer x, Pointer dz, Pointer dw, long n, long h, long width, long c_in,
+                   long c_out, int threads) {
+  const ConvShape s = conv_shape(n, h, width, c_in, c_out, threads);
+  require(x && dz && dw && n >= 1, "x, dz and dw must not be null, N at least 1");
+  const CpuKernels& k = kernels();
+  py::gil_scoped_release release;
+  finish(k.conv3x3_wgrad(floats(x), floats(dz), floats(dw), s, threads));
+}
+
+void conv3x3_dz(Pointer grad, Pointer y, Pointer argmax, Pointer dz, Pointer db, long n, long h,
+                long width, long c, int threads) {
+  const PoolShape s = pool_shape(n, h, width, c, argmax != 0, threads);
+  require(grad != 0 && n >= 1, "grad must not be null, N at least 1");
+  const CpuKernels& k = kernels();
+  py::gil_scoped_release release;
+  finish(k.conv3x3_dz(floats(grad), floats(y), bytes(argmax), floats(dz), floats(db), s, threads));
+}
+
+void maxpool2x2(Pointer x, Pointer y, Pointer argmax, long n, long h, long width, long c,
+                int threads) {
+  const PoolShape s = pool_shape(n, h, width, c, true, threads);
+  require(x && y, "x and y must not be null");
+  const CpuKernels& k = kernels();
+  py::gil_scoped_release release;
+  finish(k.maxpool2x2(floats(x), floats(y), bytes(argmax), s, threads));
+}
+
+void maxpool2x2_backward(Pointer grad, Pointer argmax, Pointer dx, long n, long h, long width,
+                         long c, int threads) {
+  const PoolShape s = pool_shape(n, h, width, c, true, threads);
+  require(grad && argmax && dx, "grad, argmax and dx must not be null");
+  const CpuKernels& k = kernels();
+  py::gil_scoped_release release;
+  finish(k.maxpool2x2_backward(floats(grad), bytes(argmax), floats(dx), s, threads));
+}
+
+py::dict build_config() {
+  py::dict config;
+  config["cpu_isa"] = kernels().isa;
+#ifdef _OPENMP
+  config["openmp"] = true;
+#else
+  config["openmp"] = false;
+#endif
+  config["cuda"] = static_cast<bool>(VGGFAST_WITH_CUDA);
+  config["compiler"] = __VERSION__;
+  return config;
+}
+
+#if VGGFAST_WITH_CUDA
+void check_cuda(const char* error) {
+  if (error != nullptr) throw std::runtime_error(std::string("CUDA: ") + error);
+}
+
+void cuda_maxpool2x2(Pointer x, Pointer y, Pointer argmax, long n, long h, long width, long c,
+                     Pointer stream) {
+  const PoolShape s = pool_shape(n, h, width, c, true, 1);
+  require(x && y, "x and y must not be null");
+  check_cuda(vggfast::cuda_maxpool2x2(floats(x), floats(y), bytes(argmax), s.n, s.h, s.w, s.c,
+                                      reinterpret_cast<void*>(stream)));
+}
+
+void cuda_maxpool2x2_backward(Pointer grad, Pointer argmax, Pointer dx, long n, long h, long width,
+                              long c, Pointer stream) {
+  const PoolShape s = pool_shape(n, h, width, c, true, 1);
+  require(grad && argmax && dx, "grad, argmax and dx must not be null");
+  check_cuda(vggfast::cuda_maxpool2x2_backward(floats(grad), bytes(argmax), floats(dx), s.n, s.h,
+                                               s.w, s.c, reinterpret_cast<void*>(stream)));
+}
+#endif
+
+}  // namespace
+
+PYBIND11_MODULE(_native, m) {
+  m.doc() = "CPU and CUDA kernels of vggfast: pointers, shapes and a thread count or a stream.";
+  m.def("build_config", &build_config, "What this build holds and which CPU kernels it chose.");
+  m.def("conv3x3", &conv3x3, py::arg("x"), py::arg("w"), py::arg("b"), py::arg("y"),
+        py::arg("argmax"), py::arg("n"), py::arg("h"), py::arg("width"), py::arg("c_in"),
+        py::arg("c_out"), py::arg("relu"), py::arg("pool"), py::arg("threads"));
+  m.def("conv3x3_dgrad", &conv3x3_dgrad, py::arg("dz"), py::arg("w"), py::arg("dx"), py::arg("n"),
+        py::arg("h"), py::arg("width"), py::arg("c_in"), py::arg("c_out"), py::arg("threads"));
+  m.def("conv3x3_wgrad", &conv3x3_wgrad, py::arg("x"), py::arg("dz"), py::arg("dw"), py::arg("n"),
+        py::arg("h"), py::arg("width"), py::arg("c_in"), py::arg("c_out"), py::arg("threads"));
+  m.def("conv3x3_dz", &conv3x3_dz, py::arg("grad"), py::arg("y"), py::arg("argmax"), py::arg("dz"),
+        py::arg("db"), py::arg("n"), py::arg("h"), py::arg("width"), py::arg("c"),
+        py::arg("threads"));
+  m.def("maxpool2x2", &maxpool2x2, py::arg("x"), py::arg("y"), py::arg("argmax"), py::arg("n"),
+        py::arg("h"), py::arg("width"), py::arg("c"), py::arg("threads"));
+  m.def("maxpool2x2_backward", &maxpool2x2_backward, py::arg("grad"), py::arg("argmax"),
+        py::arg("dx"), py::arg("n"), py::arg("h"), py::arg("width"), py::arg("c"),
+        py::arg("threads"));
+#if VGGFAST_WITH_CUDA
+  m.def("cuda_maxpool2x2", &cuda_maxpool2x2, py::arg("x"), py::arg("y"), py::arg("argmax"),
+        py::arg("n"), py::arg("h"), py::arg("width"), py::arg("c"), py::arg("stream"));
+  m.def("cuda_maxpool2x2_backward", &cuda_maxpool2x2_backward, py::arg("grad"), py::arg("argmax"),
+        py::arg("dx"), py::arg("n"), py::arg("h"), py::arg("width"), py::arg("c"),
+        py::arg("stream"));
+#endif
+}

@@ -1,0 +1,52 @@
+// What a CPU kernel set offers. One table per ISA; dispatch.cpp picks one, once, by CPUID.
+//
+// All tensors are float32 and dense. Activations are NHWC; w and dw are (C_out, C_in, 3, 3);
+// argmax is laid out as common/argmax.h says. Null pointers mean "absent" where noted.
+#pragma once
+
+#include <stddef.h>
+#include <stdint.h>
+
+namespace vggfast {
+
+// A 3x3 convolution with stride 1 and padding 1.
+struct ConvShape {
+  long n, h, w, c_in, c_out;
+};
+
+// A map that a 2x2 max-pool of stride 2 reads (floor: an odd last row or column is dropped).
+struct PoolShape {
+  long n, h, w, c;
+};
+
+// Every function returns false if scratch memory cannot be had; nothing is written then.
+struct CpuKernels {
+  const char* isa;
+
+  // y = pool?(relu?(conv(x, w) + b)); b may be null; argmax is null unless it is wanted.
+  bool (*conv3x3)(const float* x, const float* w, const float* b, float* y, uint8_t* argmax,
+                  ConvShape s, bool relu, bool pool, int threads);
+  // dx (N, H, W, C_in) from dz (N, H, W, C_out), the gradient before bias, ReLU and pool.
+  bool (*conv3x3_dgrad)(const float* dz, const float* w, float* dx, ConvShape s, int threads);
+  // dw from x and dz.
+  bool (*conv3x3_wgrad)(const float* x, const float* dz, float* dw, ConvShape s, int threads);
+  // dz (may be null) and db (may be null) from the gradient of the output. y is null without ReLU
+  // (mask: not y <= 0), argmax is null without pool; s is the map before the pool.
+  bool (*conv3x3_dz)(const float* grad, const float* y, const uint8_t* argmax, float* dz, float* db,
+                     PoolShape s, int threads);
+  bool (*maxpool2x2)(const float* x, float* y, uint8_t* argmax, PoolShape s, int threads);
+  bool (*maxpool2x2_backward)(const float* grad, const uint8_t* argmax, float* dx, PoolShape s,
+                              int threads);
+};
+
+// The kernel set for this machine, or the one named by VGGFAST_CPU_ISA. Returns null and sets
+// `error` if that name is unknown or this CPU lacks the instructions.
+const CpuKernels* cpu_kernels(const char** error);
+
+extern const CpuKernels kScalarKernels;
+#if defined(__x86_64__)
+extern const CpuKernels kAvx2Kernels;
+extern const CpuKernels kAvx512Kernels;
+#endif
+
+}  // namespace vggfast

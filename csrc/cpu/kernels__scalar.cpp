@@ -1,0 +1,28 @@
+// Portable C++: no intrinsics. The code is in the .inc files; this file says for which instructions to compile it.
+// Only C headers come before the pragma and nothing of the standard library after it: a template
+// instantiated here could be picked by the linker for files that must run on older CPUs.
+#ifdef _OPENMP
+#include <omp.h>
+#endif
+#include <stdlib.h>
+#include <string.h>
+
+#include "common/argmax.h"
+#include "cpu/kernels.h"
+
+namespace vggfast {
+namespace {
+#include "cpu/vec_scalar.h"
+
+#include "cpu/gemm_tile.inc"
+#include "cpu/im2col.inc"
+#include "cpu/pool.inc"
+#include "cpu/weights.inc"
+#include "cpu/fprop.inc"
+#include "cpu/wgrad.inc"
+}  // namespace
+
+const CpuKernels kScalarKernels = {"scalar", conv3x3, conv3x3_dgrad, conv3x3_wgrad,
+                                    conv3x3_dz, maxpool2x2, maxpool2x2_backward};
+
+}  // namespace vggfast

@@ -1,0 +1,13 @@
+// One float at a time: the portable default and the oracle of the other instruction sets.
+#pragma once
+
+typedef float V;
+enum { VL = 1, NV = 8, MR = 4 };  // vector length, vectors and pixels of a register tile
+
+static inline V v_zero() { return 0.0f; }
+static inline V v_load(const float* p) { return *p; }
+static inline void v_store(float* p, V v) { *p = v; }
+static inline V v_set(float s) { return s; }
+static inline V v_fma(V a, V b, V c) { return a * b + c; }
+// max(v, 0) that lets a NaN pass.
+static inline V v_relu(V v) { return v < 0.0f ? 0.0f : v; }
