@@ -15,7 +15,7 @@ namespace {
 #include "cpu/vec_scalar.h"
 
 #include "cpu/gemm_tile.inc"
-#include "cpu/im2col.inc"
+#include "cpu/gather.inc"
 #include "cpu/pool.inc"
 #include "cpu/weights.inc"
 #include "cpu/fprop.inc"

@@ -11,3 +11,29 @@ static inline V v_set(float s) { return _mm512_set1_ps(s); }
 static inline V v_fma(V a, V b, V c) { return _mm512_fmadd_ps(a, b, c); }
 // max(v, 0) that lets a NaN pass: with one NaN operand the instruction returns the second.
 static inline V v_relu(V v) { return _mm512_max_ps(_mm512_setzero_ps(), v); }
+
+// Turns a 16 x 16 matrix in place: pairs, quads, then 128-bit quarters twice.
+static inline void v_transpose(V* r) {
+  V t[16], u[16];
+  for (int i = 0; i < 16; i += 2) {
+    t[i] = _mm512_unpacklo_ps(r[i], r[i + 1]);
+    t[i + 1] = _mm512_unpackhi_ps(r[i], r[i + 1]);
+  }
+  for (int i = 0; i < 16; i += 4) {
+    u[i] = _mm512_shuffle_ps(t[i], t[i + 2], 0x44);
+    u[i + 1] = _mm512_shuffle_ps(t[i], t[i + 2], 0xEE);
+    u[i + 2] = _mm512_shuffle_ps(t[i + 1], t[i + 3], 0x44);
+    u[i + 3] = _mm512_shuffle_ps(t[i + 1], t[i + 3], 0xEE);
+  }
+  // u[4g + i], quarter q: column 4q + i of rows 4g ... 4g + 3.
+  for (int i = 0; i < 4; ++i) {
+    const V lo0 = _mm512_shuffle_f32x4(u[i], u[4 + i], 0x44);
+    const V hi0 = _mm512_shuffle_f32x4(u[i], u[4 + i], 0xEE);
+    const V lo1 = _mm512_shuffle_f32x4(u[8 + i], u[12 + i], 0x44);
+    const V hi1 = _mm512_shuffle_f32x4(u[8 + i], u[12 + i], 0xEE);
+    r[i] = _mm512_shuffle_f32x4(lo0, lo1, 0x88);
+    r[4 + i] = _mm512_shuffle_f32x4(lo0, lo1, 0xDD);
+    r[8 + i] = _mm512_shuffle_f32x4(hi0, hi1, 0x88);
+    r[12 + i] = _mm512_shuffle_f32x4(hi0, hi1, 0xDD);
+  }
+}

@@ -11,3 +11,5 @@ static inline V v_set(float s) { return s; }
 static inline V v_fma(V a, V b, V c) { return a * b + c; }
 // max(v, 0) that lets a NaN pass.
 static inline V v_relu(V v) { return v < 0.0f ? 0.0f : v; }
+
+static inline void v_transpose(V*) {}

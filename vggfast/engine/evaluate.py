@@ -1,0 +1,65 @@
+"""Loss and accuracy of a model over a data set."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Mean cross-entropy, fraction of images whose class came first, and among the first five."""
+
+    loss: float
+    accuracy: float
+    top5: float
+    images: int
+
+
+def autocast(device: torch.device, dtype: torch.dtype) -> AbstractContextManager[object]:
+    """The context that runs a float32 model in ``dtype``; float32 needs none."""
+    if dtype == torch.float32:
+        return nullcontext()
+    return torch.autocast(device.type, dtype)
+
+
+@torch.no_grad()
+def evaluate(
+    model: nn.Module,
+    batches: Iterable[tuple[Tensor, Tensor]],
+    *,
+    device: torch.device | str = "cpu",
+    dtype: torch.dtype = torch.float32,
+) -> Evaluation:
+    """Evaluate ``model``, in eval mode, over batches of images (N, 3, H, W) and labels (N,).
+
+    The mode it was in is restored. Without any image the figures are NaN.
+    """
+    place = torch.device(device)
+    was_training = model.training
+    model.eval()
+    sums, images = torch.zeros(3, dtype=torch.float64, device=place), 0
+    try:
+        for x, y in batches:
+            x, y = x.to(place, non_blocking=True), y.to(place, non_blocking=True)
+            with autocast(place, dtype):
+                logits = model(x)
+            sums += _sums(logits.float(), y)
+            images += len(y)
+    finally:
+        model.train(was_training)
+    if not images:
+        return Evaluation(float("nan"), float("nan"), float("nan"), 0)
+    loss, first, five = (sums / images).tolist()
+    return Evaluation(loss, first, five, images)
+
+
+def _sums(logits: Tensor, y: Tensor) -> Tensor:
+    ranked = logits.topk(min(5, logits.shape[1])).indices == y[:, None]
+    loss = F.cross_entropy(logits, y, reduction="sum")
+    return torch.stack([loss, ranked[:, 0].sum(), ranked.sum()]).double()

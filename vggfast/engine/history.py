@@ -1,0 +1,76 @@
+"""What a training run did: one row an epoch, as CSV and, if asked for, TensorBoard."""
+
+from __future__ import annotations
+
+import csv
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from vggfast.data.base import require
+from vggfast.engine.checkpoint import write_atomically
+
+
+@dataclass(frozen=True)
+class Row:
+    """One epoch. Losses are means over images, accuracies fractions of images.
+
+    ``lr`` is the rate the epoch was trained with. ``train_accuracy`` is counted while training
+    (dropout on, augmented images). ``seconds`` and ``images_per_s`` are of the training part.
+    """
+
+    epoch: int
+    lr: float
+    train_loss: float
+    train_accuracy: float
+    val_loss: float
+    val_accuracy: float
+    val_top5: float
+    seconds: float
+    images_per_s: float
+
+    def numbers(self) -> tuple[float, ...]:
+        """All but the timings: what a repeated run gives again, bit for bit."""
+        return tuple(getattr(self, f.name) for f in fields(self)[:-2])
+
+
+class History(list[Row]):
+    """The rows of a run, oldest first."""
+
+    @classmethod
+    def from_state(cls, rows: list[dict[str, Any]]) -> History:
+        """From what :meth:`state` gave."""
+        return cls(Row(**row) for row in rows)
+
+    def state(self) -> list[dict[str, Any]]:
+        """Plain rows, for a checkpoint."""
+        return [asdict(row) for row in self]
+
+    def write_csv(self, path: Path) -> None:
+        """Write all rows, atomically: a resumed run neither repeats nor loses any."""
+
+        def write(temporary: Path) -> None:
+            with temporary.open("w", newline="", encoding="utf-8") as file:
+                writer = csv.DictWriter(file, [f.name for f in fields(Row)])
+                writer.writeheader()
+                writer.writerows(self.state())
+
+        write_atomically(path, write)
+
+
+class TensorBoard:
+    """Writes rows as TensorBoard scalars to ``folder``; ``first`` is the first epoch to come."""
+
+    def __init__(self, folder: Path, first: int) -> None:
+        require("tensorboard", "TensorBoard")
+        module = require("torch.utils.tensorboard", "TensorBoard")
+        self._writer = module.SummaryWriter(str(folder), purge_step=first)
+
+    def add(self, row: Row) -> None:
+        for name, value in asdict(row).items():
+            if name != "epoch":
+                self._writer.add_scalar(name, value, row.epoch)
+        self._writer.flush()
+
+    def close(self) -> None:
+        self._writer.close()

@@ -1,0 +1,94 @@
+"""Training: :func:`fit`, and ``python -m vggfast.train``, whose options are the same.
+
+>>> result = vggfast.train.fit(net="A", data="digits", epochs=12)  # doctest: +SKIP
+>>> result.best_accuracy  # doctest: +SKIP
+"""
+
+from __future__ import annotations
+
+import os
+
+from vggfast.engine import Evaluation, History, Result, Row, TrainingError, evaluate, run
+
+__all__ = ["Evaluation", "History", "Result", "Row", "TrainingError", "evaluate", "fit"]
+
+
+def fit(
+    *,
+    net: str | None = None,
+    data: str | os.PathLike[str] | None = None,
+    epochs: int | None = None,
+    batch: int | None = None,
+    lr: float | None = None,
+    momentum: float | None = None,
+    weight_decay: float | None = None,
+    dropout: float | None = None,
+    patience: int | None = None,
+    size: int | None = None,
+    scale: str | None = None,
+    flip: bool | None = None,
+    init: str | None = None,
+    batch_norm: bool | None = None,
+    seed: int | None = None,
+    limit: int | None = None,
+    dtype: str | None = None,
+    backend: str | None = None,
+    device: str | None = None,
+    threads: int | None = None,
+    workers: int | None = None,
+    out: str | os.PathLike[str] | None = None,
+    resume: bool | str | os.PathLike[str] = False,
+    tensorboard: bool | None = None,
+    progress: bool = True,
+) -> Result:
+    """Train a VGG by the recipe of Simonyan & Zisserman 2014, section 3.1.
+
+    SGD with momentum on the cross-entropy, L2 weight decay, dropout, a learning rate divided by
+    10 (at most three times) when the validation accuracy has stopped improving. None means the
+    default, or with ``resume`` what the checkpoint's run has. The same call gives the same
+    numbers again, on one machine and thread count.
+
+    Args:
+        net: "A" (default), "A-LRN", "B", "C", "D" or "E".
+        data: "digits" (default: scikit-learn's), "mnist:DIR" or "fashion-mnist:DIR" (IDX files,
+            plain or .gz), or a folder with train/CLASS/*.jpg and val/CLASS/*.
+        epochs: passes over the training set, 12, for a folder 74.
+        batch: images a step, 32, for a folder 256.
+        lr: learning rate at the start, 0.01.
+        momentum: 0.9.
+        weight_decay: 5e-4.
+        dropout: after the first two FC layers, 0.5.
+        patience: epochs without improvement that are waited before the learning rate drops, 5.
+        size: side of the square images the network sees, a multiple of 32; 32, for a folder 224.
+        scale: "S" or "SMIN:SMAX", to which a photograph's shorter side is rescaled, 8/7 of size.
+        flip: mirror training images at random; by default yes, but not digits.
+        init: "kaiming" (default), "glorot" or "normal".
+        batch_norm: batch normalisation after each convolution, False.
+        seed: of weights, order, augmentation and dropout, 0.
+        limit: train on this many images only, spread over the training set.
+        dtype: "fp32" (default), or "bf16" or "fp16": autocast, with float32 weights.
+        backend: name of the backend to force, or "auto" (default).
+        device: "auto" (default: a GPU if there is one), "cpu", "cuda" or "cuda:N".
+        threads: CPU threads, as torch chooses by default; restored at the end.
+        workers: processes that read images, 0 (this one).
+        out: folder for ``last.pt``, ``best.pt`` and ``history.csv``; None writes nothing.
+        resume: True continues ``last.pt`` in ``out``; a path continues that checkpoint, in its
+            folder unless ``out`` says otherwise. The numbers are those of an uninterrupted run.
+        tensorboard: write TensorBoard scalars to ``out``/tensorboard, False.
+        progress: show a progress bar on a terminal, lines elsewhere.
+
+    Returns:
+        Model, history, best accuracy and the like.
+
+    Raises:
+        InputError: an argument, a file or a checkpoint is not usable; the message is one line.
+        TrainingError: the loss is no longer finite; the last checkpoint stays as it was.
+    """
+    given = dict(locals())
+    del given["resume"], given["progress"]
+    for name in ("data", "out"):
+        if given[name] is not None:
+            given[name] = os.fspath(given[name])
+    return run(
+        given, resume=resume if isinstance(resume, bool) else os.fspath(resume), shown=progress
+    )

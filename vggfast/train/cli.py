@@ -1,0 +1,93 @@
+"""The command: options to :func:`vggfast.train.fit`, errors to one line and an exit code."""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+from vggfast.data import parse_spec
+from vggfast.errors import BackendError, InputError
+from vggfast.train import TrainingError, fit
+
+BAD_INPUT, FAILED, INTERRUPTED = 2, 1, 130  # exit codes; 130 is the shells' for SIGINT
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; return 0, or 1 (diverged), 2 (bad input), 130 (interrupted)."""
+    try:
+        options = vars(_parser().parse_args(argv))
+        if options["out"] is None and options["resume"] is False:
+            options["out"] = _free_folder(options["data"] or "digits", options["net"] or "A")
+        result = fit(**options)
+    except (InputError, BackendError) as error:
+        return _fail(error, BAD_INPUT)
+    except TrainingError as error:
+        return _fail(error, FAILED)
+    except KeyboardInterrupt as error:
+        return _fail(f"interrupted; {error}" if str(error) else "interrupted", INTERRUPTED)
+    if options["progress"]:
+        print(
+            f"best val accuracy {result.best_accuracy:.2%} in epoch {result.best_epoch}, "
+            f"kept in {result.out}"
+        )
+    return 0
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        # One line, without the usage that argparse would put before it.
+        raise InputError(" ".join(message.split()))
+
+
+def _parser() -> argparse.ArgumentParser:
+    p = _Parser(
+        prog="python -m vggfast.train",
+        description="Train a VGG by the recipe of Simonyan & Zisserman 2014. With --resume, what "
+        "is not given is as in the checkpoint.",
+    )
+    add: Any = p.add_argument
+    switch = argparse.BooleanOptionalAction
+    add("--net", help="A (default), A-LRN, B, C, D or E")
+    add("--data", help="digits (default), mnist:DIR, fashion-mnist:DIR, or a folder with "
+        "train/CLASS/* and val/CLASS/*")  # fmt: skip
+    add("--epochs", type=int, help="default 12, for a folder 74")
+    add("--batch", type=int, help="images a step: 32, for a folder 256")
+    add("--lr", type=float, help="learning rate at the start: 0.01")
+    add("--momentum", type=float, help="0.9")
+    add("--weight-decay", type=float, help="5e-4")
+    add("--dropout", type=float, help="0.5")
+    add("--patience", type=int, help="epochs without improvement before lr / 10: 5")
+    add("--size", type=int, help="side of the images the network sees: 32, for a folder 224")
+    add("--scale", help="S or SMIN:SMAX, shorter side of rescaled photographs: 8/7 of size")
+    add("--flip", action=switch, help="mirror training images: yes, but not digits")
+    add("--init", help="kaiming (default), glorot or normal")
+    add("--batch-norm", action=switch, help="batch normalisation after each convolution")
+    add("--seed", type=int, help="0")
+    add("--limit", type=int, help="train on this many images only")
+    add("--dtype", "--amp", dest="dtype", help="fp32 (default); bf16 or fp16: autocast")
+    add("--backend", help="force a backend (default auto)")
+    add("--device", help="auto (default), cpu, cuda or cuda:N")
+    add("--threads", type=int, help="CPU threads")
+    add("--workers", type=int, help="processes that read images: 0")
+    add("--out", help="folder for checkpoints and history: runs/DATA-NET, numbered if taken")
+    add("--resume", nargs="?", const=True, default=False, metavar="PATH",
+        help="continue a checkpoint, without PATH last.pt in --out")  # fmt: skip
+    add("--tensorboard", action=switch, help="write TensorBoard scalars too")
+    add("--quiet", dest="progress", action="store_false", help="show nothing but errors")
+    return p
+
+
+def _free_folder(data: str, net: str) -> str:
+    kind, place = parse_spec(data)
+    name = f"{Path(place).resolve().name if kind == 'folder' else kind}-{net}"
+    taken = (Path("runs") / (name if i == 1 else f"{name}-{i}") for i in itertools.count(1))
+    return str(next(folder for folder in taken if not folder.exists()))
+
+
+def _fail(error: object, code: int) -> int:
+    print(f"error: {error}", file=sys.stderr)
+    return code
