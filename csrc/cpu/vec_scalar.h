@@ -8,6 +8,7 @@ static inline V v_zero() { return 0.0f; }
 static inline V v_load(const float* p) { return *p; }
 static inline void v_store(float* p, V v) { *p = v; }
 static inline V v_set(float s) { return s; }
+static inline V v_add(V a, V b) { return a + b; }
 static inline V v_fma(V a, V b, V c) { return a * b + c; }
 // max(v, 0) that lets a NaN pass.
 static inline V v_relu(V v) { return v < 0.0f ? 0.0f : v; }

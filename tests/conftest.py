@@ -1,0 +1,39 @@
+"""For every test: fixed seeds, poisoned memory, no forced backend from the outside."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+
+import pytest
+import torch
+
+from vggfast import backends
+
+# Other folders fork and time; tests want the same threads on every machine.
+os.environ.pop("VGGFAST_BACKEND", None)
+
+
+@pytest.fixture(autouse=True)
+def _seeded() -> None:
+    torch.manual_seed(0)
+
+
+@pytest.fixture(autouse=True)
+def _poisoned() -> Iterator[None]:
+    """``torch.empty`` gives NaN (floats) or the largest value (integers), so what a kernel leaves
+    unwritten shows. torch does that only in deterministic mode; ``warn_only`` forbids nothing."""
+    before = torch.are_deterministic_algorithms_enabled()
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    torch.utils.deterministic.fill_uninitialized_memory = True
+    assert torch.empty(4).isnan().all(), "memory is not poisoned"
+    yield
+    torch.use_deterministic_algorithms(before)
+
+
+@pytest.fixture
+def fresh_selection() -> Iterator[None]:
+    """Forget which backend serves what, before and after: for tests that change it."""
+    backends.clear_cache()
+    yield
+    backends.clear_cache()
