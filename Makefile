@@ -1,0 +1,99 @@
+# make bench   set up .venv, build, and benchmark VGG-E        make test    set up and test (lint too)
+# make test-long, microbench, lint, tune                       make gpu     the same on a GPU machine
+#
+# An environment that has torch already is used as it is: PYTHON=python3 takes that interpreter's
+# packages and installs nothing but this one, VENV=dir a whole virtual environment.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+
+NET ?= E
+ARGS ?=
+STAGE ?= test
+OUT ?= bench/results
+VENV ?= .venv
+
+# A PYTHON from the command line brings its packages; without one they are installed.
+ifeq ($(filter command environment,$(firstword $(origin PYTHON))),)
+  PYTHON := python3
+  BORROW := $(if $(filter gpu,$(MAKECMDGOALS)),1,)
+else
+  BORROW := 1
+endif
+ifneq ($(BORROW),)
+  ifeq ($(origin VENV),file)
+    VENV := .venv-borrowed
+  endif
+endif
+
+RUN := $(VENV)/bin/python
+READY := $(VENV)/.vggfast-requirements
+BUILT := $(VENV)/.vggfast-built
+NATIVE := setup.py pyproject.toml $(shell find csrc -type f)
+PYTEST := $(RUN) -m pytest
+
+.PHONY: help env bench test test-long lint microbench gpu clean
+
+help:
+	@sed -n '1,5p' Makefile
+
+# An environment that this file did not make is left alone; one that borrows sees its parent's packages.
+$(READY): $(if $(BORROW),,requirements-dev.txt)
+	@if [ ! -x $(RUN) ]; then \
+	  $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \
+	    { echo "vggfast: PYTHON=$(PYTHON) is older than 3.10, which is the oldest that is supported" >&2; exit 2; }; \
+	  if [ -n "$(BORROW)" ]; then \
+	    $(PYTHON) -c 'import torch, pybind11, setuptools, pytest' || \
+	      { echo "vggfast: PYTHON=$(PYTHON) lacks one of torch, pybind11, setuptools, pytest; leave PYTHON out to have them installed in .venv" >&2; exit 2; }; \
+	    $(PYTHON) -m venv --without-pip --system-site-packages $(VENV); \
+	  else \
+	    $(PYTHON) -m venv $(VENV) || \
+	      { rm -rf $(VENV); echo "vggfast: $(PYTHON) cannot make a virtual environment; install its venv module, for example 'apt install python3-venv'" >&2; exit 2; }; \
+	    touch $(VENV)/.vggfast-made; \
+	  fi; \
+	fi
+	@if [ -e $(VENV)/.vggfast-made ]; then $(RUN) -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt; fi
+	@touch $@
+
+# The build says what it built; pip would swallow that, so its log is shown.
+$(BUILT): $(READY) $(NATIVE)
+	@$(RUN) -m pip install --disable-pip-version-check --no-deps --no-build-isolation --verbose -e . > $(VENV)/build.log 2>&1 || \
+	  { grep -E '^ *(vggfast:|error|.*error:)' $(VENV)/build.log >&2 || tail -n 30 $(VENV)/build.log >&2; exit 1; }
+	@grep -o 'vggfast: built.*' $(VENV)/build.log | tail -n 1
+	@touch $@
+
+env: $(BUILT)
+
+bench: $(BUILT)
+	$(RUN) bench/run.py --net $(NET) $(ARGS)
+
+test: lint
+	$(PYTEST) -q -m "not long" $(ARGS)
+
+test-long: $(BUILT)
+	$(PYTEST) -q $(ARGS)
+
+microbench: $(BUILT)
+	$(PYTEST) bench -q $(ARGS)
+
+# A borrowed environment may lack these tools; what is skipped is said.
+lint: $(BUILT)
+	@for tool in ruff mypy; do \
+	  $(RUN) -c "import $$tool" 2>/dev/null || { [ -n "$(BORROW)" ] && echo "vggfast: $$tool is not installed here, its check is skipped"; }; \
+	done
+	@if $(RUN) -c 'import ruff' 2>/dev/null; then $(RUN) -m ruff check . && $(RUN) -m ruff format --check .; fi
+	@if $(RUN) -c 'import mypy' 2>/dev/null; then $(RUN) -m mypy && MYPYPATH=bench:. $(RUN) -m mypy bench; fi
+	@if [ -x $(VENV)/bin/clang-format ]; then find csrc -type f | xargs $(VENV)/bin/clang-format --dry-run -Werror; \
+	  else echo "vggfast: clang-format is not installed here, its check is skipped"; fi
+
+# On a machine with a GPU, torch, triton, pybind11, pytest and nvcc, and no network.
+gpu: $(BUILT)
+	@case "$(STAGE)" in \
+	  test) $(RUN) bench/gpu.py test --out "$(OUT)" ;; \
+	  bench) $(RUN) bench/gpu.py bench --out "$(OUT)" ;; \
+	  *) echo "vggfast: STAGE: got '$(STAGE)', allowed are test, bench" >&2; exit 2 ;; \
+	esac
+
+clean:
+	rm -rf build .venv .venv-borrowed vggfast.egg-info vggfast/_native*.so

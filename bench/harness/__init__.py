@@ -1,0 +1,16 @@
+"""The parts of ``bench/run.py``, in the order they come into play.
+
+cli       arguments -> session, exit codes
+options   the arguments, checked
+session   the stages: machine, numerics, ceilings, layers, networks, report
+machine   what the figures were taken on
+cases     one layer: ours, the same in plain torch, the oracle, and its data
+nets      whole networks in plain torch, and on cuDNN's fused convolution
+margin    which gradients may be compared: where no rounding decides a ReLU or a pool
+numerics  every layer against float64;  endtoend: the network
+clock     one timed call on a CPU or a GPU
+contest   alternated timing of several contenders, within a time budget
+stats     medians and spread
+ceilings, layers, networks   what is timed
+progress, tables, results, plot   bar or lines, console, JSON, PNG
+"""

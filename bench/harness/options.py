@@ -1,0 +1,204 @@
+"""The command line of ``bench/run.py``, checked: every mistake is one line and exit code 2."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NoReturn
+
+import torch
+
+from vggfast import BackendError, InputError, backends, configs
+
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+RESULTS = Path(__file__).resolve().parent.parent / "results"
+SMALLEST_SIZE = configs.DOWNSAMPLING  # five 2x2 pools leave one pixel
+
+
+@dataclass(frozen=True)
+class Options:
+    """What to run. ``batches`` are for inference; ``train_batch`` 0 means no training."""
+
+    net: str
+    batches: tuple[int, ...]
+    train_batch: int
+    dtype_name: str
+    device: torch.device
+    backend: str | None
+    threads: int
+    layers_only: bool
+    quick: bool
+    size: int
+    seed: int
+    out: Path
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return DTYPES[self.dtype_name]
+
+    @property
+    def on_gpu(self) -> bool:
+        return self.device.type == "cuda"
+
+    @property
+    def crop(self) -> int:
+        """The window the classifier is built for: 224 as the paper's, or what a small input has."""
+        return min(224, self.size // configs.DOWNSAMPLING * configs.DOWNSAMPLING)
+
+    @property
+    def mode(self) -> str:
+        return "layers" if self.layers_only else "quick" if self.quick else "full"
+
+    def layers(self) -> list[configs.Layer]:
+        """The fused layers of the network at this input size."""
+        return configs.conv_layers(self.net, self.size) + configs.fc_layers(crop=self.crop)
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise InputError(f"{message} (see --help)")
+
+
+def parse(argv: Sequence[str]) -> Options:
+    """Read and check the arguments.
+
+    Raises:
+        InputError: one line naming the argument, what was given and what is allowed.
+    """
+    given = _parser().parse_args(argv)
+    net = _one_of("--net", given.net, configs.NETS)
+    device = _device(given.device)
+    gpu = device.type == "cuda"
+    dtype_name = _one_of("--dtype", given.dtype or ("bf16" if gpu else "fp32"), tuple(DTYPES))
+    batches = _batches(given.batch, gpu, given.quick)
+    train_batch = max(batches) if given.batch else _default_train_batch(gpu, given.quick)
+    allowed_threads = os.cpu_count() or 1
+    threads = _number("--threads", given.threads, 1, 4 * allowed_threads)
+    options = Options(
+        net=net,
+        batches=batches,
+        train_batch=train_batch if given.train and not given.layers else 0,
+        dtype_name=dtype_name,
+        device=device,
+        backend=None if given.backend in (None, "auto") else given.backend,
+        threads=threads or torch.get_num_threads(),
+        layers_only=given.layers,
+        quick=given.quick,
+        size=_number("--size", given.size, SMALLEST_SIZE, 4096) or 224,
+        seed=_number("--seed", given.seed, 0, 2**31 - 1) or 0,
+        out=Path(given.out) if given.out is not None else RESULTS,
+    )
+    _check_backend(options)
+    _check_writable(options.out)  # last: bad input elsewhere leaves no folder behind
+    return options
+
+
+def _parser() -> argparse.ArgumentParser:
+    p = _Parser(
+        prog="bench/run.py",
+        description="Check a VGG's numerics against float64, then time it against torch.",
+        allow_abbrev=False,
+    )
+    p.add_argument("--net", default="E", help=f"configuration: {', '.join(configs.NETS)} (E)")
+    p.add_argument(
+        "--batch",
+        help="images per inference call, one or several: 1,8 (CPU: 1,8; GPU: 1,32,256); "
+        "the largest is also the training batch (CPU: 4; GPU: 256, or the half that fits)",
+    )
+    p.add_argument("--dtype", help=f"{', '.join(DTYPES)} (CPU: fp32, GPU: bf16)")
+    p.add_argument("--backend", help=f"force one: auto, {', '.join(backends.names())} (auto)")
+    p.add_argument("--device", help="cpu, cuda, cuda:N (a GPU if torch sees one)")
+    p.add_argument("--threads", help="CPU threads (torch's default)")
+    p.add_argument("--layers", action="store_true", help="the per-layer part only, with gradients")
+    p.add_argument(
+        "--train",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="time a training step (yes)",
+    )
+    p.add_argument("--quick", action="store_true", help="fewer rounds and cases, within a minute")
+    p.add_argument("--out", help="folder for the JSON and the PNG (bench/results)")
+    p.add_argument("--size", help="rows and columns of an image, 32 or more (224)")
+    p.add_argument("--seed", help="seed of the random data (0)")
+    return p
+
+
+def _one_of(name: str, value: str, allowed: Sequence[str]) -> str:
+    if value not in allowed:
+        raise InputError(f"{name}: got {value!r}, allowed are {', '.join(allowed)}")
+    return value
+
+
+def _number(name: str, text: str | None, low: int, high: int) -> int | None:
+    if text is None:
+        return None
+    try:
+        value = int(text)
+    except ValueError:
+        value = low - 1
+    if not low <= value <= high:
+        raise InputError(f"{name}: got {text!r}, allowed are whole numbers from {low} to {high}")
+    return value
+
+
+def _batches(text: str | None, gpu: bool, quick: bool) -> tuple[int, ...]:
+    if text is None:
+        if gpu:
+            return (1, 32) if quick else (1, 32, 256)
+        return (1, 4) if quick else (1, 8)
+    values = {_number("--batch", part.strip(), 1, 65536) or 1 for part in text.split(",")}
+    return tuple(sorted(values))
+
+
+def _default_train_batch(gpu: bool, quick: bool) -> int:
+    if gpu:
+        return 64 if quick else 256
+    return 2 if quick else 4
+
+
+def _device(text: str | None) -> torch.device:
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if text is None:
+        return torch.device("cuda", 0) if count else torch.device("cpu")
+    allowed = ["cpu", *(["cuda"] if count else []), *(f"cuda:{i}" for i in range(count))]
+    if text not in allowed:
+        why = "" if count else "; torch sees no GPU here"
+        raise InputError(f"--device: got {text!r}, allowed are {', '.join(allowed)}{why}")
+    return torch.device("cuda", 0) if text == "cuda" else torch.device(text)
+
+
+def _check_backend(options: Options) -> None:
+    """A backend forced by the argument or the environment exists and can serve every layer."""
+    allowed = ("auto", *backends.names())
+    if options.backend is not None:
+        _one_of("--backend", options.backend, allowed)
+    for layer in options.layers():
+        call = backends.Call(layer.op, options.device.type, options.dtype, layer.c_in, layer.c_out)
+        try:
+            backends.select(call, options.backend)
+        except BackendError as error:
+            reason = " ".join(str(error).split())
+            raise InputError(
+                f"--backend: got {options.backend or os.environ.get('VGGFAST_BACKEND')!r}, "
+                f"allowed here are auto, {', '.join(_usable(call))}; {reason}"
+            ) from error
+
+
+def _usable(call: backends.Call) -> list[str]:
+    return [n for n in backends.names() if backends.why_not(backends.get(n), call) is None]
+
+
+def _check_writable(out: Path) -> None:
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=out):
+            pass
+    except OSError as error:
+        raise InputError(
+            f"--out: got {str(out)!r}, allowed is a folder that can be written "
+            f"({error.strerror or error})"
+        ) from error

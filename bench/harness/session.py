@@ -1,0 +1,210 @@
+"""A run from start to end: header, numerics, ceilings, layers, networks; then tables, JSON, PNG."""
+
+from __future__ import annotations
+
+import gc
+import time
+from pathlib import Path
+
+import torch
+from rich.console import Console
+
+import vggfast
+from harness import ceilings, endtoend, layers, machine, networks, numerics, plot, results, tables
+from harness.cases import Group, group
+from harness.clock import Clock, clock_for
+from harness.contest import Budget, Rounds, one_line
+from harness.options import Options
+from harness.progress import Steps
+from harness.results import Record
+from vggfast import backends
+
+# Seconds for everything: what the issue's limits (4 and 1 minutes on 2 CPU cores, 9 on a GPU)
+# leave after imports, the tables and the files.
+LIMITS = {("cpu", False): 205.0, ("cpu", True): 48.0, ("gpu", False): 470.0, ("gpu", True): 50.0}
+COMPILE_SECONDS = 60.0  # torch.compile of VGG-E on a busy 2-core machine took 57 s
+REST_SECONDS = 60.0  # and then the least rounds of what is still to do
+SMALLEST_FLOP = 10**9  # FC layers move bytes: they take longer than their few operations say
+
+
+class NumericsError(Exception):
+    """At least one check failed; nothing was timed and nothing written."""
+
+    def __init__(self, failed: list[numerics.Check]) -> None:
+        super().__init__(tables.failure(failed[0]))
+        self.failed = failed
+
+
+def run(options: Options, console: Console) -> list[Path]:
+    """Check, time, print and write; return the files written.
+
+    Raises:
+        NumericsError: a check failed.
+    """
+    torch.set_num_threads(options.threads)
+    if options.on_gpu:
+        torch.cuda.set_device(options.device)
+        torch.backends.cudnn.benchmark = True  # the baseline at its best
+    record = Record(
+        options,
+        machine.machine(options.device, options.threads),
+        machine.versions(),
+        machine.commit(),
+        vggfast.explain(options.device, options.dtype, options.backend),
+        _same_kernels(options),
+    )
+    console.print(tables.header(record), markup=False, highlight=False, soft_wrap=True)
+    if record.same:
+        console.print(f"same kernels: {record.same}", markup=False, highlight=False)
+    session = _Session(record, console)
+    session.check()
+    session.time()
+    tables.show(record, console)
+    stem = options.out / record.stem()
+    files = [Path(f"{stem}.json"), Path(f"{stem}.png")]
+    results.write_json(record, files[0])
+    plot.write_png(record, files[1])
+    for path in files:
+        console.print(f"wrote {path}", markup=False, highlight=False, soft_wrap=True)
+    return files
+
+
+class _Session:
+    def __init__(self, record: Record, console: Console) -> None:
+        self.record, self.options, self.console = record, record.options, console
+        self.groups: list[Group] = group(self.options.layers())
+        kind = "gpu" if self.options.on_gpu else "cpu"
+        self.budget = Budget(LIMITS[kind, self.options.quick])
+
+    def check(self) -> None:
+        """All numerics, then the verdict."""
+        started, checks = time.monotonic(), self.record.checks
+        with Steps(self.console, len(self.groups) + 1) as steps:
+            for g in self.groups:
+                steps.begin(f"numerics {g.name}")
+                small = numerics.check_small(g, self.options)
+                checks += small
+                # An FC layer has its real sums on the small map too, and gigabytes of weights here.
+                if g.layer.op != "linear" or not self.options.quick:
+                    checks += numerics.check_real(g, self.options, small)
+                steps.end()
+            steps.begin("numerics, network end to end")
+            checks += endtoend.check_network(self.options)
+            steps.end()
+        self._settle()
+        self.record.seconds["numerics"] = time.monotonic() - started
+        self.console.print(tables.numerics(checks))
+        failed = [c for c in checks if not c.passed]
+        if failed:
+            raise NumericsError(failed)
+        self.console.print(f"numerics: {len(checks)} checks passed")
+
+    def time(self) -> None:
+        """Ceilings, layers, networks, within what is left of the budget."""
+        started, o = time.monotonic(), self.options
+        clock = clock_for(o.device)
+        runs = [] if o.layers_only else [("inference", b) for b in o.batches]
+        runs += [("training", o.train_batch)] if o.train_batch else []
+        jobs = [(b, kind, g) for b in layers.batches(o) for kind in layers.passes(o)
+                for g in self.groups if layers.applies(g, kind)]  # fmt: skip
+        left_out = set(o.batches) - set(layers.batches(o))
+        for b in sorted(left_out):
+            self.record.skipped.append((f"layers, batch {b}", "--quick times one batch per layer"))
+        for b, _, g in jobs:
+            self.budget.plan(_layer_weight(g, b))
+        for kind, b in runs:
+            self.budget.plan(self._network_weight(kind, b))
+        with Steps(self.console, 1 + len(jobs) + len(runs)) as steps:
+            steps.begin("ceilings: GEMM and copy")
+            self.record.ceilings = ceilings.measure(o, clock)
+            steps.end()
+            for b, kind, g in jobs:
+                self._layer(b, kind, g, clock, steps)
+            model = networks.build(o) if runs else None
+            for kind, b in runs:
+                assert model is not None, "it is built where there are runs"
+                self._network(kind, b, model, clock, steps)
+        self.record.seconds["timing"] = time.monotonic() - started
+
+    def _layer(self, batch: int, kind: str, g: Group, clock: Clock, steps: Steps) -> None:
+        what = f"layer {g.name}, {kind}, batch {batch}"
+        steps.begin(what)
+        rounds = self._rounds(_layer_weight(g, batch))
+        try:
+            row = layers.time_layer(g, batch, kind, self.options, clock, rounds, steps.tick)
+            self.record.rows.append(row)
+        except torch.OutOfMemoryError as error:
+            self.record.skipped.append((what, one_line(error)))
+        if self.options.on_gpu:
+            self._settle()
+        steps.end()
+
+    def _network(
+        self, kind: str, batch: int, model: vggfast.VGG, clock: Clock, steps: Steps
+    ) -> None:
+        """One network job; a batch that does not fit is said and, in training, halved."""
+        what = f"{kind}, batch {batch}"
+        steps.begin(what)
+        rounds = self._rounds(self._network_weight(kind, batch))
+        compiled = self._no_compile(kind)
+        fits = True
+        try:
+            time_it = networks.train if kind == "training" else networks.infer
+            result = time_it(model, batch, self.options, clock, rounds, compiled, steps.tick)
+            self.record.networks.append(result)
+        except torch.OutOfMemoryError as error:
+            self.record.skipped.append((what, one_line(error)))
+            fits = False
+        self._settle()  # not while the error is held, and with it all that its frames hold
+        if not fits and kind == "training" and batch > 1:
+            self.budget.plan(self._network_weight(kind, batch // 2))
+            self._network(kind, batch // 2, model, clock, steps)
+        else:
+            steps.end()
+
+    def _rounds(self, weight: float) -> Rounds:
+        return Rounds(self.budget.take(weight), least=2 if self.options.quick else 3, most=30)
+
+    def _network_weight(self, kind: str, batch: int) -> float:
+        """Twice a layer's share; a step is three times a forward pass."""
+        flop = float(networks.inference_flop(self.options))
+        return 2.0 * flop * batch**0.5 * (3 if kind == "training" else 1)
+
+    def _no_compile(self, kind: str) -> str | None:
+        """Why torch.compile is not timed in this job, or None if it is."""
+        if self.options.quick:
+            return "--quick leaves no time to compile"
+        if not self.options.on_gpu and kind == "training":
+            return "compiling forward and backward for a CPU takes longer than the run may"
+        left = self.budget.left()
+        if left < COMPILE_SECONDS + REST_SECONDS:
+            return (
+                f"{left:.0f} s of the run's limit are left, compiling and what is still to do "
+                f"may take {COMPILE_SECONDS + REST_SECONDS:.0f}"
+            )
+        return None
+
+    def _settle(self) -> None:
+        """Give back what the last job held."""
+        gc.collect()
+        if self.options.on_gpu:
+            torch.cuda.empty_cache()
+
+
+def _layer_weight(g: Group, batch: int) -> float:
+    # The square root: a small batch gets more rounds, not the same time per image.
+    return float(max(g.layer.flop, SMALLEST_FLOP) * batch**0.5)
+
+
+def _same_kernels(options: Options) -> str | None:
+    """Which of the network's ops run torch's own kernels under vggfast too, if any do."""
+    shared = []
+    for layer in options.layers():
+        call = backends.Call(layer.op, options.device.type, options.dtype, layer.c_in, layer.c_out)
+        chosen = backends.select(call, options.backend)
+        if layer.op not in chosen.own_ops:
+            shared.append(f"{layer.op} ({chosen.name} backend)")
+    if not shared:
+        return None
+    names = ", ".join(dict.fromkeys(shared))
+    return f"vggfast serves {names} with torch's own kernels; a ratio there compares wrappers only"

@@ -1,0 +1,144 @@
+"""The record of a run as tables for the console."""
+
+from __future__ import annotations
+
+from rich.console import Console
+from rich.table import Table
+
+from harness.contest import OURS, Outcome
+from harness.layers import Row, sums
+from harness.networks import NetworkResult
+from harness.numerics import RULE, Check
+from harness.results import Record
+
+
+def header(record: Record) -> str:
+    """Machine, versions, commit and backends, a few plain lines."""
+    machine = ", ".join(f"{k} {v}" for k, v in record.machine.items())
+    found = ", ".join(f"{k} {v}" for k, v in record.versions.items())
+    return f"machine: {machine}\nversions: {found}\ncommit: {record.commit}\n{record.backends}"
+
+
+def failure(check: Check) -> str:
+    """One line: which layer and which quantity failed, and by how much."""
+    return (
+        f"numerics failed: {check.what}, {check.quantity}: error {check.error.rel:.3g}, allowed "
+        f"{check.bound:.3g} (baseline {check.baseline:.3g}), largest difference "
+        f"{check.error.max_abs:.3g}, {check.case}"
+    )
+
+
+def numerics(checks: list[Check]) -> Table:
+    """The worst check of every layer and quantity, by its share of the bound."""
+    table = Table(title=f"numerics, worst case of each: {RULE}", title_justify="left")
+    quantities = ("y", "dx", "dw", "db")
+    table.add_column("layer")
+    for q in quantities:
+        table.add_column(f"{q}: error (baseline)", justify="right")
+    for what in dict.fromkeys(c.what for c in checks if c.what != "network"):
+        cells = []
+        for q in quantities:
+            of = [c for c in checks if (c.what, c.quantity) == (what, q)]
+            cells.append(_worst(of) if of else "–")
+        table.add_row(what, *cells)
+    for c in checks:
+        if c.what == "network":
+            table.add_row(f"network, {c.quantity}", _worst([c]), "", "", "")
+    return table
+
+
+def _worst(checks: list[Check]) -> str:
+    worst = max(checks, key=lambda c: c.error.rel / c.bound)
+    text = f"{worst.error.rel:.1e} ({worst.baseline:.1e})"
+    return text if worst.passed else f"[bold red]{text} FAIL[/]"
+
+
+def networks(record: Record) -> Table:
+    """Inference and training: time, spread, images/s, TFLOP/s, ratio."""
+    o = record.options
+    table = Table(title=f"VGG-{o.net}, {o.size}x{o.size}, {o.dtype_name}", title_justify="left")
+    for name in ("", "batch", "contender"):
+        table.add_column(name)
+    for name in ("median ms", "IQR ms", "n", "images/s", "TFLOP/s", "% of roof", "vggfast is"):
+        table.add_column(name, justify="right")
+    for r in record.networks:
+        for name, s in r.outcome.times.items():
+            style = "bold" if name == OURS else None
+            table.add_row(
+                r.kind, str(r.batch), name, f"{1e3 * s.median:.2f}", f"{1e3 * s.iqr:.2f}",
+                str(s.n), f"{r.images_per_s(name):.2f}", f"{r.tflops(name):.3f}",
+                _roof(record, r.tflops(name)), _against(r.outcome, name), style=style,
+            )  # fmt: skip
+        _skipped_rows(table, r)
+        table.add_section()
+    return table
+
+
+def _skipped_rows(table: Table, r: NetworkResult) -> None:
+    for name in r.outcome.skipped:
+        table.add_row(r.kind, str(r.batch), name, *["not timed"], *["–"] * 6, style="dim")
+
+
+def _roof(record: Record, tflops: float) -> str:
+    c = record.ceilings
+    return f"{100 * tflops / c.gemm_tflops:.0f}" if c else "–"
+
+
+def _against(outcome: Outcome, name: str) -> str:
+    if name == OURS or OURS not in outcome.times:
+        return ""
+    return f"{outcome.times[name].median / outcome.times[OURS].median:.2f}×"
+
+
+def layers(record: Record, batch: int, kind: str, rows: list[Row]) -> Table:
+    """One pass of every layer at one batch, and the sum."""
+    names = list(dict.fromkeys(n for r in rows for n in r.outcome.times))
+    table = Table(
+        title=f"layers, {kind}, batch {batch}: medians in ms, GFLOP/s", title_justify="left"
+    )
+    table.add_column("layer")
+    table.add_column("C_in→C_out, map")
+    for name in names:
+        table.add_column(f"{name} ms", justify="right")
+        table.add_column("GFLOP/s", justify="right")
+    table.add_column("vs best", justify="right")
+    for r in rows:
+        layer = r.group.layer
+        shape = f"{layer.c_in}→{layer.c_out}, {layer.h}×{layer.w}" + (" pool" if layer.pool else "")
+        cells = []
+        for name in names:
+            s = r.outcome.times.get(name)
+            cells += ["–", "–"] if s is None else [
+                f"{1e3 * s.median:.3f}", f"{r.gflops(name):.0f}" if r.flop else "–"
+            ]  # fmt: skip
+        best = r.outcome.best()
+        name = r.group.layer.name + (f" ×{r.group.count}" if r.group.count > 1 else "")
+        table.add_row(name, shape, *cells, f"{best[1]:.2f}×" if best else "–")
+    table.add_section()
+    total, flop = sums(rows), sum(r.flop * r.group.count for r in rows)
+    cells = []
+    for name in names:
+        cells += [f"{1e3 * total[name]:.2f}", f"{flop / total[name] / 1e9:.0f}"] if (
+            name in total) else ["–", "–"]  # fmt: skip
+    others = [s for name, s in total.items() if name != OURS]
+    ratio = f"{min(others) / total[OURS]:.2f}×" if others else "–"
+    table.add_row("sum of layers", "", *cells, ratio, style="bold")
+    return table
+
+
+def show(record: Record, console: Console) -> None:
+    """Print every table the record has."""
+    for (batch, kind), rows in record.tables().items():
+        console.print(layers(record, batch, kind, rows))
+    if record.networks:
+        console.print(networks(record))
+    c = record.ceilings
+    if c is not None:
+        console.print(
+            f"ceilings measured with torch: GEMM {c.gemm_size}³ {record.options.dtype_name} "
+            f"{c.gemm_tflops:.3g} TFLOP/s, copy {c.copy_gbps:.3g} GB/s (read + write)"
+        )
+    if record.same:
+        console.print(f"same kernels: {record.same}")
+    for what, why in record.all_skipped():
+        console.print(f"not timed: {what}: {why}", highlight=False, markup=False)
