@@ -1,7 +1,8 @@
 """Build of vggfast: the package map and the native extension ``vggfast._native``.
 
-``kernels/`` is the package ``vggfast.kernels``. The extension takes pointers and shapes and includes
-no torch header, so one build serves every torch version and an isolated build downloads no torch.
+``kernels/`` is the package ``vggfast.kernels``. The extension takes pointers and shapes and
+includes no torch header, so one build serves every torch version and an isolated build downloads
+no torch.
 
 ``VGGFAST_CUDA`` decides what is built: ``auto`` (CUDA sources if nvcc is found), ``0``, ``1``
 (an error if nvcc is missing). The build prints what it built.
@@ -96,7 +97,9 @@ class BuildNative(build_ext):
         super().build_extension(ext)
         isas = [Path(s).stem.split("__")[1] for s in relative("csrc/cpu/*__*.cpp")]
         cuda = f"yes ({len(cuda_sources)} files, {nvcc})" if nvcc else f"no ({why})"
-        print(f"vggfast: built vggfast._native; CPU kernels: {', '.join(isas)}; CUDA kernels: {cuda}")
+        print(
+            f"vggfast: built vggfast._native; CPU kernels: {', '.join(isas)}; CUDA kernels: {cuda}"
+        )
 
     def _require_compiler(self) -> None:
         compiler = os.environ.get("CXX", "").split() or getattr(self.compiler, "compiler_cxx", [])

@@ -58,7 +58,8 @@ void conv3x3(Pointer x, Pointer w, Pointer b, Pointer y, Pointer argmax, long n,
   require(x && w && y, "x, w and y must not be null");
   const CpuKernels& k = kernels();
   py::gil_scoped_release release;
-  finish(k.conv3x3(floats(x), floats(w), floats(b), floats(y), bytes(argmax), s, relu, pool, threads));
+  finish(
+      k.conv3x3(floats(x), floats(w), floats(b), floats(y), bytes(argmax), s, relu, pool, threads));
 }
 
 void conv3x3_dgrad(Pointer dz, Pointer w, Pointer dx, long n, long h, long width, long c_in,

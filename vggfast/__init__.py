@@ -18,7 +18,16 @@ from vggfast import ops
 from vggfast.backends import explain
 from vggfast.errors import BackendError, InputError
 from vggfast.models import (
-    VGG, vgg, vgg11, vgg11_bn, vgg13, vgg13_bn, vgg16, vgg16_bn, vgg19, vgg19_bn,
+    VGG,
+    vgg,
+    vgg11,
+    vgg11_bn,
+    vgg13,
+    vgg13_bn,
+    vgg16,
+    vgg16_bn,
+    vgg19,
+    vgg19_bn,
 )  # fmt: skip
 
 __version__ = "0.1.0"

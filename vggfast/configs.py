@@ -101,5 +101,5 @@ def fc_layers(num_classes: int = 1000, crop: int = 224) -> list[Layer]:
 
 
 def layers(net: str, size: int = 224, num_classes: int = 1000) -> list[Layer]:
-    """All fused layers of ``net`` for a size x size input: :func:`conv_layers`, :func:`fc_layers`."""
+    """All fused layers of ``net`` for a size x size input."""
     return conv_layers(net, size) + fc_layers(num_classes)

@@ -1,4 +1,4 @@
-"""The errors vggfast raises on purpose: one for bad input, one for a backend that cannot serve a call."""
+"""The errors vggfast raises on purpose: bad input, and a backend that cannot serve a call."""
 
 from __future__ import annotations
 
@@ -11,4 +11,4 @@ class InputError(ValueError):
 
 
 class BackendError(RuntimeError):
-    """A forced backend cannot serve the call; the message carries the reason ``explain`` would show."""
+    """A forced backend cannot serve the call; the message carries ``explain``'s reason."""

@@ -34,6 +34,7 @@ class Options:
     quick: bool
     size: int
     seed: int
+    seconds: int | None  # for checks and timing together, or None for what the mode allows
     out: Path
 
     @property
@@ -90,6 +91,7 @@ def parse(argv: Sequence[str]) -> Options:
         quick=given.quick,
         size=_number("--size", given.size, SMALLEST_SIZE, 4096) or 224,
         seed=_number("--seed", given.seed, 0, 2**31 - 1) or 0,
+        seconds=_number("--seconds", given.seconds, 10, 86400),
         out=Path(given.out) if given.out is not None else RESULTS,
     )
     _check_backend(options)
@@ -124,6 +126,7 @@ def _parser() -> argparse.ArgumentParser:
     p.add_argument("--out", help="folder for the JSON and the PNG (bench/results)")
     p.add_argument("--size", help="rows and columns of an image, 32 or more (224)")
     p.add_argument("--seed", help="seed of the random data (0)")
+    p.add_argument("--seconds", help="time to fill with rounds (CPU: 205, GPU: 470; --quick: 50)")
     return p
 
 

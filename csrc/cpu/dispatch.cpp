@@ -17,10 +17,10 @@ int candidates(Candidate* out) {
   int count = 0;
 #if defined(__x86_64__)
   __builtin_cpu_init();
-  out[count++] = {&kAvx512Kernels,
-                  __builtin_cpu_supports("avx512f") != 0 && __builtin_cpu_supports("avx512bw") != 0 &&
-                      __builtin_cpu_supports("avx512dq") != 0 &&
-                      __builtin_cpu_supports("avx512vl") != 0};
+  out[count++] = {&kAvx512Kernels, __builtin_cpu_supports("avx512f") != 0 &&
+                                       __builtin_cpu_supports("avx512bw") != 0 &&
+                                       __builtin_cpu_supports("avx512dq") != 0 &&
+                                       __builtin_cpu_supports("avx512vl") != 0};
   out[count++] = {&kAvx2Kernels,
                   __builtin_cpu_supports("avx2") != 0 && __builtin_cpu_supports("fma") != 0};
 #endif

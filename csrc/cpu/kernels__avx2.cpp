@@ -26,8 +26,8 @@ namespace {
 #include "cpu/wgrad.inc"
 }  // namespace
 
-const CpuKernels kAvx2Kernels = {"avx2", conv3x3, conv3x3_dgrad, conv3x3_wgrad,
-                                    conv3x3_dz, maxpool2x2, maxpool2x2_backward};
+const CpuKernels kAvx2Kernels = {"avx2",     conv3x3,    conv3x3_dgrad,      conv3x3_wgrad,
+                                 conv3x3_dz, maxpool2x2, maxpool2x2_backward};
 
 }  // namespace vggfast
 #endif

@@ -1,6 +1,6 @@
-// AVX-512 (F, BW, DQ, VL). The code is in the .inc files; this file says for which instructions to compile it.
-// Only C headers come before the pragma and nothing of the standard library after it: a template
-// instantiated here could be picked by the linker for files that must run on older CPUs.
+// AVX-512 (F, BW, DQ, VL). The code is in the .inc files; this file says for which instructions to
+// compile it. Only C headers come before the pragma and nothing of the standard library after it: a
+// template instantiated here could be picked by the linker for files that must run on older CPUs.
 #if defined(__x86_64__)
 #ifdef _OPENMP
 #include <omp.h>
@@ -26,8 +26,8 @@ namespace {
 #include "cpu/wgrad.inc"
 }  // namespace
 
-const CpuKernels kAvx512Kernels = {"avx512", conv3x3, conv3x3_dgrad, conv3x3_wgrad,
-                                    conv3x3_dz, maxpool2x2, maxpool2x2_backward};
+const CpuKernels kAvx512Kernels = {"avx512",   conv3x3,    conv3x3_dgrad,      conv3x3_wgrad,
+                                   conv3x3_dz, maxpool2x2, maxpool2x2_backward};
 
 }  // namespace vggfast
 #endif

@@ -1,6 +1,7 @@
-// Portable C++: no intrinsics. The code is in the .inc files; this file says for which instructions to compile it.
-// Only C headers come before the pragma and nothing of the standard library after it: a template
-// instantiated here could be picked by the linker for files that must run on older CPUs.
+// Portable C++: no intrinsics. The code is in the .inc files; this file says for which instructions
+// to compile it. Only C headers come before the pragma and nothing of the standard library after
+// it: a template instantiated here could be picked by the linker for files that must run on older
+// CPUs.
 #ifdef _OPENMP
 #include <omp.h>
 #endif
@@ -22,7 +23,7 @@ namespace {
 #include "cpu/wgrad.inc"
 }  // namespace
 
-const CpuKernels kScalarKernels = {"scalar", conv3x3, conv3x3_dgrad, conv3x3_wgrad,
-                                    conv3x3_dz, maxpool2x2, maxpool2x2_backward};
+const CpuKernels kScalarKernels = {"scalar",   conv3x3,    conv3x3_dgrad,      conv3x3_wgrad,
+                                   conv3x3_dz, maxpool2x2, maxpool2x2_backward};
 
 }  // namespace vggfast

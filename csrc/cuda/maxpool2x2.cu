@@ -64,7 +64,8 @@ __global__ void backward(const float* __restrict__ grad, const uint8_t* __restri
 }
 
 unsigned grid(long n, long h, long w, long c) {
-  const long total = n * (h / 2) * (w / 2) * argmax_bytes(c), blocks = (total + kThreads - 1) / kThreads;
+  const long total = n * (h / 2) * (w / 2) * argmax_bytes(c),
+             blocks = (total + kThreads - 1) / kThreads;
   return static_cast<unsigned>(blocks < kMaxBlocks ? blocks : kMaxBlocks);
 }
 

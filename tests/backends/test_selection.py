@@ -37,7 +37,9 @@ def test_environment_forces_and_argument_wins(monkeypatch):
 
 def test_unknown_name(monkeypatch):
     monkeypatch.setenv("VGGFAST_BACKEND", "cudnn")
-    with pytest.raises(InputError, match="backend: got 'cudnn', allowed are auto, eager, cpu, triton"):
+    with pytest.raises(
+        InputError, match="backend: got 'cudnn', allowed are auto, eager, cpu, triton"
+    ):
         vggfast.ops.linear(torch.randn(1, 2), torch.randn(3, 2))
 
 

@@ -37,11 +37,16 @@ def test_a_step_keeps_half_of_eagers_bytes(dtype, most):
         model = vggfast.vgg("D").to(dtype)
         x = torch.empty(4, 3, 224, 224, dtype=dtype)
     plain = nn.Sequential(
-        nn.Sequential(*model.features), model.avgpool, nn.Flatten(), nn.Sequential(*model.classifier)
+        nn.Sequential(*model.features),
+        model.avgpool,
+        nn.Flatten(),
+        nn.Sequential(*model.classifier),
     )
     parameters = list(model.parameters())
     ours, eagers = (_bytes_kept(f, x, parameters) for f in (model, plain))
-    print(f"{dtype}: {ours / 1e6:.1f} MB kept, eager keeps {eagers / 1e6:.1f} MB: {ours / eagers:.1%}")
+    print(
+        f"{dtype}: {ours / 1e6:.1f} MB kept, eager keeps {eagers / 1e6:.1f} MB: {ours / eagers:.1%}"
+    )
     assert ours <= most * eagers
 
 

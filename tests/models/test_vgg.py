@@ -100,7 +100,11 @@ def test_logits_and_gradients(net):
     def run(function, dtype):
         return _logits_and_gradients(function, names, weights, x, grad, dtype)
 
-    exact, wide, narrow = run(plain, torch.float64), run(ours, torch.float64), run(ours, torch.float32)
+    exact, wide, narrow = (
+        run(plain, torch.float64),
+        run(ours, torch.float64),
+        run(ours, torch.float32),
+    )
     torch.testing.assert_close(wide[0], exact[0], rtol=1e-10, atol=1e-14)
     assert_close(f"logits of {net}", narrow[0], exact[0], run(plain, torch.float32)[0])
     for name, a, b, c in zip(names, wide[1], exact[1], narrow[1], strict=True):
@@ -119,9 +123,7 @@ def test_batch_norm_folds_in_eval_and_trains_unfolded():
             nn.init.normal_(m.bias)
     x = torch.randn(2, 3, 32, 32)
     plain = nn.Sequential(*model.features)
-    torch.testing.assert_close(
-        model.eval().features(x), plain.eval()(x), rtol=1e-4, atol=1e-4
-    )
+    torch.testing.assert_close(model.eval().features(x), plain.eval()(x), rtol=1e-4, atol=1e-4)
     got = model.train().features(x)
     torch.testing.assert_close(got, plain.train()(x), rtol=1e-4, atol=1e-4)
     got.sum().backward()

@@ -23,7 +23,8 @@ from vggfast.backends import native
 assert native.module().build_config()["cpu_isa"] == sys.argv[1]
 torch.manual_seed(0)
 worst = 0.0
-for n, c_in, c_out, h, w in [(2, 3, 64, 16, 20), (1, 70, 37, 9, 15), (3, 33, 64, 4, 3), (1, 64, 96, 29, 28)]:
+shapes = [(2, 3, 64, 16, 20), (1, 70, 37, 9, 15), (3, 33, 64, 4, 3), (1, 64, 96, 29, 28)]
+for n, c_in, c_out, h, w in shapes:
     for pool in (False, True):
         leaves = [torch.randn(n, c_in, h, w), torch.randn(c_out, c_in, 3, 3), torch.randn(c_out)]
         leaves = [t.requires_grad_() for t in leaves]
@@ -69,7 +70,10 @@ def test_build_config_says_what_was_built():
 @pytest.mark.parametrize("threads", [1, 2, 3, 8])
 def test_any_number_of_threads(threads):
     """More threads than work, too. The forward pass and dgrad do not depend on their number."""
-    x, w = torch.randn(1, 40, 6, 6, requires_grad=True), torch.randn(70, 40, 3, 3, requires_grad=True)
+    x, w = (
+        torch.randn(1, 40, 6, 6, requires_grad=True),
+        torch.randn(70, 40, 3, 3, requires_grad=True),
+    )
     before = torch.get_num_threads()
     want = ops.conv3x3(x, w, relu=True, backend="cpu")
     grads = torch.autograd.grad(want.sum(), (x, w))

@@ -151,7 +151,7 @@ def test_repeats_exactly():
 
 @pytest.mark.parametrize("needed", [0, 1, 2])
 def test_one_gradient_at_a_time(needed):
-    """Frozen weights or a frozen input: what is not asked for is not computed, the rest is right."""
+    """Frozen weights or a frozen input: what is not asked for is not computed, the rest is."""
     tensors = [torch.randn(2, 5, 6, 6), torch.randn(9, 5, 3, 3), torch.randn(9)]
     tensors[needed].requires_grad_()
     y = ops.conv3x3(*tensors, relu=True, pool=True, backend="cpu")

@@ -63,7 +63,10 @@ def test_gradcheck_conv3x3(relu, pool):
     ("function", "shapes"),
     [
         (lambda x: ops.maxpool2x2(x, backend="eager"), [(1, 2, 5, 4)]),
-        (lambda *a: ops.conv1x1(*a, relu=True, backend="eager"), [(2, 3, 3, 2), (4, 3, 1, 1), (4,)]),
+        (
+            lambda *a: ops.conv1x1(*a, relu=True, backend="eager"),
+            [(2, 3, 3, 2), (4, 3, 1, 1), (4,)],
+        ),
         (lambda *a: ops.linear(*a, relu=True, backend="eager"), [(3, 5), (4, 5), (4,)]),
         (lambda x: ops.lrn(x, alpha=0.4, backend="eager"), [(2, 7, 2, 3)]),
     ],

@@ -1,4 +1,4 @@
-"""The packed 2-bit argmax of a 2x2 pool in plain torch: pack, unpack, scatter (layout in base.py)."""
+"""The packed 2-bit argmax of a 2x2 pool in plain torch (layout: base.py)."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def pack(indices: Tensor, width: int) -> Tensor:
 
 
 def unpack(argmax: Tensor, channels: int) -> Tensor:
-    """The 2-bit codes (N, C, Ho, Wo) as uint8: the inverse of :func:`pack` up to the map's width."""
+    """The 2-bit codes (N, C, Ho, Wo) as uint8: :func:`pack` undone, up to the map's width."""
     shifts = torch.tensor(_SHIFTS, dtype=torch.uint8, device=argmax.device)
     codes = (argmax.unsqueeze(-1) >> shifts) & 3
     return codes.flatten(-2)[..., :channels].permute(0, 3, 1, 2)

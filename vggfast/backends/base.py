@@ -113,10 +113,16 @@ class Backend:
 
 
 def channels_last_empty(n: int, c: int, h: int, w: int, like: Tensor) -> Tensor:
-    """An uninitialised (n, c, h, w) tensor with channels_last strides, dtype and device of ``like``."""
+    """An uninitialised (n, c, h, w) channels_last tensor, dtype and device of ``like``."""
     return torch.empty(
         (n, c, h, w), dtype=like.dtype, device=like.device, memory_format=torch.channels_last
     )
+
+
+def empty_as(x: Tensor) -> Tensor:
+    """An uninitialised channels_last tensor of the shape, dtype and device of x (N, C, H, W)."""
+    n, c, h, w = x.shape
+    return channels_last_empty(n, c, h, w, x)
 
 
 def to_channels_last(x: Tensor) -> Tensor:

@@ -10,7 +10,7 @@ from vggfast.backends.base import Backend, Call, channels_last_empty
 
 
 class CpuBackend(Backend):
-    """Direct convolution as an implicit GEMM (csrc/cpu). Threads follow ``torch.get_num_threads()``."""
+    """Convolution as an implicit GEMM (csrc/cpu), on ``torch.get_num_threads()`` threads."""
 
     name = "cpu"
     own_ops = frozenset({"conv3x3", "maxpool2x2"})

@@ -12,7 +12,8 @@ def initialise(model: nn.Module, init: str) -> None:
 
     - "kaiming": He et al. 2015 by fan-out for convolutions, N(0, 0.01^2) for FC layers, which is
       torchvision's choice.
-    - "glorot": Glorot & Bengio 2010, uniform, found by the paper to need no pre-training (sec. 3.1).
+    - "glorot": Glorot & Bengio 2010, uniform, which the paper found to need no pre-training
+      (sec. 3.1).
     - "normal": N(0, 0.01^2) throughout, as Krizhevsky et al. 2012. The paper says "10^-2 variance",
       which read literally is a standard deviation of 0.1.
     """

@@ -7,7 +7,7 @@ from torch.nn.modules import module as _module
 
 
 def is_conv(m: nn.Module, kernel: int) -> bool:
-    """A kernel x kernel convolution that keeps the map's size: stride 1, "same" padding, no groups."""
+    """A kernel x kernel convolution of stride 1 that keeps the map's size, without groups."""
     return (
         type(m) is nn.Conv2d
         and m.kernel_size == (kernel, kernel)
@@ -39,7 +39,7 @@ def is_pool(m: nn.Module) -> bool:
 
 
 def is_foldable_norm(m: nn.Module) -> bool:
-    """Batch normalisation whose statistics are fixed, so that it folds into the weights before it."""
+    """Batch normalisation with fixed statistics: it folds into the weights before it."""
     return (
         type(m) is nn.BatchNorm2d
         and not m.training

@@ -27,6 +27,8 @@ class FusedSequential(nn.Sequential):
     A slice is again a ``FusedSequential`` with the same backend.
     """
 
+    backend: str | None
+
     def __init__(self, *args: Any, backend: str | None = None) -> None:
         super().__init__(*args)
         self.backend = backend
@@ -47,7 +49,7 @@ class FusedSequential(nn.Sequential):
         return x
 
     def _step(self, x: Tensor, children: list[nn.Module], i: int) -> tuple[Tensor, int]:
-        """Run the module at ``i`` and those that fuse with it; return the result and their number."""
+        """Run the module at ``i`` and those that fuse with it; the result and their number."""
         m = children[i]
         if x.dim() == 4:
             if match.is_conv(m, 3) or match.is_conv(m, 1):
@@ -71,7 +73,7 @@ class FusedSequential(nn.Sequential):
         norm = _at(children, i + used)
         if match.is_foldable_norm(norm):
             assert isinstance(norm, nn.BatchNorm2d)
-            w, b = _fold(w, b, norm)  # type: ignore[assignment]
+            w, b = _fold(w, b, norm)
             used += 1
         relu = match.is_relu(_at(children, i + used))
         used += relu

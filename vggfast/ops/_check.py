@@ -51,6 +51,4 @@ def alike(x: Tensor, **others: Tensor | None) -> None:
 def shape(name: str, value: Tensor | None, wanted: tuple[int, ...], meaning: str) -> None:
     """``value`` (if given) has exactly the shape ``wanted``."""
     if value is not None and tuple(value.shape) != wanted:
-        raise InputError(
-            f"{name}: got shape {tuple(value.shape)}, allowed is {wanted}, {meaning}"
-        )
+        raise InputError(f"{name}: got shape {tuple(value.shape)}, allowed is {wanted}, {meaning}")

@@ -85,5 +85,5 @@ def _autocast_kernel(
 
 
 def absent(like: Tensor, dtype: torch.dtype | None = None) -> Tensor:
-    """An empty tensor in place of a result that was not asked for (schemas have no optional result)."""
+    """An empty tensor in place of a result not asked for: schemas have no optional result."""
     return torch.empty(0, dtype=like.dtype if dtype is None else dtype, device=like.device)

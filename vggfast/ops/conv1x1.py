@@ -83,9 +83,7 @@ def _fake(x: Tensor, w: Tensor, b: Tensor | None, relu: bool, backend: str | Non
 def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
     x, w, _, relu, backend = inputs
     ctx.backend = backend
-    ctx.save_for_backward(
-        x if ctx.needs_input_grad[1] else None, w, output if relu else None
-    )
+    ctx.save_for_backward(x if ctx.needs_input_grad[1] else None, w, output if relu else None)
 
 
 def _backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:

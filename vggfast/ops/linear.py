@@ -1,10 +1,9 @@
-"""``linear``: a fully-connected layer with bias and ReLU (Simonyan & Zisserman 2014, section 2.1)."""
+"""``linear``: fully-connected with bias and ReLU (Simonyan & Zisserman 2014, section 2.1)."""
 
 from __future__ import annotations
 
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from vggfast.backends import Call, select

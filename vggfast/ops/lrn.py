@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from vggfast.backends import Call, select
-from vggfast.backends.base import channels_last_empty, to_channels_last
+from vggfast.backends.base import empty_as, to_channels_last
 from vggfast.errors import InputError
 from vggfast.ops import _check
 from vggfast.ops._library import define, full_precision
@@ -37,7 +37,7 @@ def lrn(
     Args:
         x: (N, C, H, W), N >= 0, C, H, W >= 1; float16, bfloat16, float32 or float64. Sums run in
             float32 at least.
-        n: channels in the window, >= 1; an even window reaches one channel further down, as torch's.
+        n: channels in the window, >= 1; an even window reaches one further down, as torch's.
         k, alpha, beta: the constants of the formula; the defaults are the paper's.
         backend: name of the backend to force, or None for the automatic choice.
 
@@ -79,21 +79,17 @@ def _accurate(x: Tensor) -> Tensor:
     return x if x.dtype is torch.float64 else x.float()
 
 
-def _kernel(
-    x: Tensor, n: int, k: float, alpha: float, beta: float, backend: str | None
-) -> Tensor:
+def _kernel(x: Tensor, n: int, k: float, alpha: float, beta: float, backend: str | None) -> Tensor:
     _checked(x, n)
     select(Call("lrn", x.device.type, x.dtype, x.shape[1], x.shape[1]), backend)
     a = _accurate(to_channels_last(x))
-    y = channels_last_empty(*x.shape, like=x)
+    y = empty_as(x)
     return y.copy_(a * _scale(a, n, k, alpha).pow_(-beta))
 
 
-def _fake(
-    x: Tensor, n: int, k: float, alpha: float, beta: float, backend: str | None
-) -> Tensor:
+def _fake(x: Tensor, n: int, k: float, alpha: float, beta: float, backend: str | None) -> Tensor:
     _checked(x, n)
-    return channels_last_empty(*x.shape, like=x)
+    return empty_as(x)
 
 
 def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
@@ -113,14 +109,14 @@ def _backward_kernel(
     power = s.pow(-beta)
     # The channels whose window holds c: the window mirrored.
     spread = _window_sum(g * a * power / s, (n - 1) // 2, n // 2)
-    out = channels_last_empty(*x.shape, like=x)
+    out = empty_as(x)
     return out.copy_(g * power - 2 * alpha * beta * a * spread)
 
 
 def _backward_fake(
     grad: Tensor, x: Tensor, n: int, k: float, alpha: float, beta: float, backend: str | None
 ) -> Tensor:
-    return channels_last_empty(*x.shape, like=x)
+    return empty_as(x)
 
 
 _BACKWARD_OP = define(

@@ -10,7 +10,7 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Errors:
-    """Distance of y from ref: ``rel`` = ||y - ref|| / ||ref||, largest and root-mean-square difference.
+    """Distance of y from ref: ``rel`` = ||y - ref|| / ||ref||, largest and rms difference.
 
     A NaN or infinity in y that ref does not share makes all three infinite, so it never passes.
     """
@@ -27,7 +27,9 @@ def errors(y: Tensor, ref: Tensor) -> Errors:
         ValueError: the shapes differ.
     """
     if y.shape != ref.shape:
-        raise ValueError(f"y: got shape {tuple(y.shape)}, allowed is {tuple(ref.shape)}, as ref has")
+        raise ValueError(
+            f"y: got shape {tuple(y.shape)}, allowed is {tuple(ref.shape)}, as ref has"
+        )
     if ref.numel() == 0:
         return Errors(0.0, 0.0, 0.0)
     wide = ref.detach().double()

@@ -27,9 +27,7 @@ def conv1x1(x: Tensor, w: Tensor, b: Tensor | None = None, relu: bool = False) -
     return F.relu(y) if relu else y
 
 
-def lrn(
-    x: Tensor, n: int = 5, k: float = 2.0, alpha: float = 1e-4, beta: float = 0.75
-) -> Tensor:
+def lrn(x: Tensor, n: int = 5, k: float = 2.0, alpha: float = 1e-4, beta: float = 0.75) -> Tensor:
     """a / (k + alpha * sum of a^2 over n channels)^beta, written out channel by channel."""
     below, above, channels = n // 2, (n - 1) // 2, x.shape[1]
     square = x * x
