@@ -35,7 +35,7 @@ class FusedSequential(nn.Sequential):
 
     def __getitem__(self, index: Any) -> Any:
         part = super().__getitem__(index)
-        if isinstance(index, slice):
+        if isinstance(part, FusedSequential):
             part.backend = self.backend
         return part
 
