@@ -94,7 +94,9 @@ def explain(
         device = "cuda" if torch.cuda.is_available() else "cpu"
     kind = torch.device(device).type
     forced = forced_name(backend)
-    rows = [f"backends for {kind}, {_dtype_name(dtype)}" + (f", forced: {forced}" if forced else "")]
+    rows = [
+        f"backends for {kind}, {_dtype_name(dtype)}" + (f", forced: {forced}" if forced else "")
+    ]
     for op in OPS:
         call = Call(op, kind, dtype, c_in=64, c_out=64)
         try:

@@ -1,4 +1,4 @@
-"""The triton backend: the hand-written kernels of ``vggfast.kernels``, for NVIDIA GPUs from Ampere on.
+"""The triton backend: the kernels of ``vggfast.kernels``, for NVIDIA GPUs from Ampere on.
 
 With ``TRITON_INTERPRET=1`` set before the first call the same kernels run on CPU tensors, thousands
 of times slower: for checking numerics where there is no GPU.

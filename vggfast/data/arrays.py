@@ -58,19 +58,18 @@ def from_arrays(
     flip: bool,
     limit: int | None,
 ) -> DataSet:
-    """A data set from images (N, H, W) on a 0-1 scale and labels (N,).
+    """A data set from images (N, H, W) on a 0-255 scale and labels (N,).
 
-    Images are resized (bilinear) to size x size and normalised with the mean and the standard
-    deviation of the training images that are used.
+    Images are resized (bilinear) to size x size and normalised with mean and standard deviation
+    of the training images that are used.
     """
     kept = spread(len(train[1]), limit)
     x, y = _resize(train[0][kept], size), train[1][kept]
-    std, mean = (float(v) for v in torch.std_mean(x, correction=0))
-    std = std or 1.0  # images of one grey value
-    held_out = (_resize(val[0], size) - mean) / std
+    deviation, mean = (float(v) for v in torch.std_mean(x.double(), correction=0))
+    std = deviation or 1.0  # images of one grey value
     return DataSet(
         ArraySamples((x - mean) / std, y, shift, flip),
-        ArraySamples(held_out, val[1]),
+        ArraySamples((_resize(val[0], size) - mean) / std, val[1]),
         classes,
         (mean,) * 3,
         (std,) * 3,

@@ -30,8 +30,9 @@ class Samples(Protocol):
 class DataSet:
     """A training part and a validation part with the same classes.
 
-    ``mean`` and ``std`` are the training set's, per RGB channel on a 0-1 scale: what images are
-    normalised with, here and wherever the trained network is used.
+    ``mean`` and ``std`` are the training set's, per RGB channel on a 0-255 scale: the mean is
+    subtracted from images (section 2.1), and they are divided by the standard deviation, which
+    the paper does not do; wherever the network is used, its images need the same.
     """
 
     train: Samples

@@ -18,7 +18,7 @@ def load_digits(*, size: int, flip: bool, limit: int | None) -> DataSet:
     rows = selection.train_test_split(
         range(len(labels)), test_size=0.2, stratify=labels, random_state=SPLIT_SEED
     )
-    images = torch.tensor(pixels / 16, dtype=torch.float32).view(-1, 8, 8)
+    images = torch.tensor(pixels * (255 / 16), dtype=torch.float32).view(-1, 8, 8)
     target = torch.tensor(labels, dtype=torch.int64)
     train, val = ((images[part], target[part]) for part in rows)
     classes = tuple(str(d) for d in range(10))

@@ -14,7 +14,7 @@ from vggfast.data.transforms import EvalTransform, TrainTransform
 from vggfast.errors import InputError
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".ppm")
-STATISTICS_IMAGES = 256  # training images from which mean and standard deviation are taken
+MEAN_IMAGES = 256  # training images, spread evenly, from which mean and deviation are
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,8 @@ def load_folder(
 ) -> DataSet:
     """The classes are the folders in ``root``/train, sorted; ``root``/val must have the same.
 
-    Mean and standard deviation per channel come from up to 256 training images, spread evenly.
+    Mean and standard deviation per channel are those of the centre crops of up to 256 training
+    images.
 
     Raises:
         InputError: a folder or class is missing or empty, or an image cannot be read.
@@ -105,11 +106,12 @@ def _files(folder: Path, classes: tuple[str, ...]) -> tuple[tuple[Path, ...], tu
 
 
 def _statistics(samples: FolderSamples) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    total, squares, n = torch.zeros(3), torch.zeros(3), 0
-    for i in spread(len(samples), STATISTICS_IMAGES):
+    chosen = spread(len(samples), MEAN_IMAGES)
+    sums = torch.zeros(2, 3, dtype=torch.float64)
+    for i in chosen:
         ((x, _),) = samples.__getitems__([(i, 0)])
-        total, squares, n = total + x.mean((1, 2)), squares + x.square().mean((1, 2)), n + 1
-    mean = total / n
-    std = (squares / n - mean.square()).clamp_min(0).sqrt()
+        sums += torch.stack([x.double().mean((1, 2)), x.double().square().mean((1, 2))])
+    mean, square = sums / len(chosen)
+    std = (square - mean.square()).clamp_min(0).sqrt()
     std[std == 0] = 1  # a channel of one value
     return tuple(mean.tolist()), tuple(std.tolist())

@@ -78,7 +78,7 @@ def _read_part(kind: str, folder: Path, part: str, classes: int) -> tuple[Tensor
         raise InputError(
             f"data: {labels_path} holds label {labels.max()}, allowed are 0 to {classes - 1}"
         )
-    x = torch.from_numpy(images.astype(np.float32) / 255)
+    x = torch.from_numpy(images.astype(np.float32))
     return x, torch.from_numpy(labels.astype(np.int64))
 
 

@@ -59,5 +59,5 @@ def crop(image: Image, left: int, top: int, size: int) -> Image:
 
 
 def to_tensor(image: Image) -> Tensor:
-    """An RGB image as (3, H, W), float32, 0 to 1."""
-    return torch.from_numpy(np.array(image)).permute(2, 0, 1).float() / 255
+    """An RGB image as (3, H, W), float32, 0 to 255."""
+    return torch.from_numpy(np.array(image)).permute(2, 0, 1).float()

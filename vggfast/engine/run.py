@@ -29,7 +29,7 @@ class Result:
         best_accuracy: the best validation accuracy of an epoch, as a fraction.
         best_epoch: the epoch it belongs to; ``best.pt`` holds its weights.
         classes: names of the classes in the order of the logits.
-        mean, std: per channel, on a 0-1 scale: what images are normalised with.
+        mean, std: per RGB channel on a 0-255 scale, what images are normalised with.
         out: the folder with ``last.pt``, ``best.pt`` and ``history.csv``, or None.
     """
 
@@ -125,7 +125,7 @@ def _check_same_data(source: Path | None, state: dict[str, Any], data: DataSet) 
     elif not torch.allclose(
         torch.tensor([data.mean, data.std]), torch.tensor([saved["mean"], saved["std"]]), rtol=1e-3
     ):
-        other = "images (their mean or deviation differs)"
+        other = "images (mean or deviation differ)"
     if other is not None:
         raise InputError(f"resume: {source} was trained on other {other}; allowed is the same data")
 

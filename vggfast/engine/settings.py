@@ -60,6 +60,12 @@ class Settings:
         Raises:
             InputError: a value out of range, or one that differs from the run being resumed.
         """
+        unknown = set(saved or {}) - {f.name for f in fields(cls)}
+        if unknown:
+            raise InputError(
+                f"resume: the checkpoint has the unknown setting {min(unknown)!r}; allowed is a "
+                "checkpoint of this version"
+            )
         chosen = {name: value for name, value in given.items() if value is not None}
         for name, value in (saved or {}).items():
             if name not in cls.FREE and chosen.get(name, value) != value:
@@ -118,11 +124,6 @@ class Settings:
         _device(self.device)
 
 
-def names() -> tuple[str, ...]:
-    """The names of all settings."""
-    return tuple(f.name for f in fields(Settings))
-
-
 def _text(name: str, value: object) -> None:
     if not isinstance(value, str):
         raise InputError(f"{name}: got {value!r}, allowed is a string")
@@ -144,7 +145,7 @@ def _real(
 
 
 def _one_of(name: str, value: object, allowed: Any) -> None:
-    if value not in allowed:
+    if not isinstance(value, str) or value not in allowed:
         raise InputError(f"{name}: got {value!r}, allowed are {', '.join(allowed)}")
 
 

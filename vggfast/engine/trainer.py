@@ -71,7 +71,8 @@ class Trainer:
             factor=0.1,
             patience=settings.patience,
             threshold=0.0,
-            min_lr=settings.lr * 0.1**DROPS * 0.99,  # so that rounding does not forbid the last
+            eps=0.0,
+            min_lr=settings.lr * 0.1**DROPS,
         )
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=settings.dtype == "fp16")
         self.history, self.best = History(), Best()

@@ -82,7 +82,7 @@ def vgg(
         dropout: probability, after the first two FC layers.
         crop: the input size the classifier is built for, a multiple of 32: its first layer sees a
             map of crop/32 squared (224: 7x7, 32: 1x1). Other inputs are average-pooled to it.
-        init: "kaiming" (torchvision's), "glorot", or "normal" (the paper's, sigma 0.01).
+        init: "kaiming" (He et al. 2015), "glorot" (2010), or "normal" (the paper's, sigma 0.01).
         backend: name of the backend to force for every op, or None for the automatic choice.
 
     Raises:

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import os
 
+import torch
+
 from vggfast.engine import Evaluation, History, Result, Row, TrainingError, evaluate, run
 
 __all__ = ["Evaluation", "History", "Result", "Row", "TrainingError", "evaluate", "fit"]
@@ -33,7 +35,7 @@ def fit(
     limit: int | None = None,
     dtype: str | None = None,
     backend: str | None = None,
-    device: str | None = None,
+    device: str | torch.device | None = None,
     threads: int | None = None,
     workers: int | None = None,
     out: str | os.PathLike[str] | None = None,
@@ -62,7 +64,7 @@ def fit(
         size: side of the square images the network sees, a multiple of 32; 32, for a folder 224.
         scale: "S" or "SMIN:SMAX", to which a photograph's shorter side is rescaled, 8/7 of size.
         flip: mirror training images at random; by default yes, but not digits.
-        init: "kaiming" (default), "glorot" or "normal".
+        init: "kaiming" (default; in FC layers too, by inputs), "glorot" or "normal".
         batch_norm: batch normalisation after each convolution, False.
         seed: of weights, order, augmentation and dropout, 0.
         limit: train on this many images only, spread over the training set.
@@ -86,6 +88,8 @@ def fit(
     """
     given = dict(locals())
     del given["resume"], given["progress"]
+    if isinstance(device, torch.device):
+        given["device"] = str(device)
     for name in ("data", "out"):
         if given[name] is not None:
             given[name] = os.fspath(given[name])

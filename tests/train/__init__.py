@@ -1,0 +1,1 @@
+"""Tests of vggfast.train, the engine and the data sets."""

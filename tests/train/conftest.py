@@ -1,0 +1,53 @@
+"""Small inputs for the training tests: IDX files and image folders, written afresh."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from vggfast.train.cli import main
+
+from .helpers import write_idx
+
+
+@pytest.fixture
+def idx_folder(tmp_path: Path) -> Path:
+    """IDX files of 20 training and 20 test images."""
+    return write_idx(tmp_path / "idx")
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    """Two classes cut from scikit-learn's two photographs: 3 training and 2 validation images."""
+    image = pytest.importorskip("PIL.Image")
+    samples = pytest.importorskip("sklearn.datasets").load_sample_images().images
+    root = tmp_path / "photos"
+    for name, pixels in zip(("china", "flower"), samples, strict=True):
+        for part, count in (("train", 3), ("val", 2)):
+            folder = root / part / name
+            folder.mkdir(parents=True)
+            for i in range(count):
+                top = 60 * i + (180 if part == "val" else 0)
+                cut = image.fromarray(pixels[top : top + 100, 50 : 50 + 120 + 10 * i])
+                cut.save(folder / (f"{i}.png" if i == 1 else f"{i}.JPG"), format=None)
+    return root
+
+
+@pytest.fixture
+def refused(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Callable[..., str]:
+    """Run the command with ``argv``: it must exit with 2, print one line, and write no run."""
+
+    def run(*argv: str) -> str:
+        out = tmp_path / "never"
+        options = list(argv) if "--out" in argv else [*argv, "--out", str(out)]
+        assert main(options) == 2
+        printed = capsys.readouterr()
+        assert printed.err.startswith("error: ")
+        assert printed.err.count("\n") == 1
+        assert printed.err.endswith("\n")
+        assert not out.exists()
+        return printed.err
+
+    return run
