@@ -1,0 +1,227 @@
+"""Triton kernels of the 3x3 convolution: implicit GEMMs over NHWC maps, tap by tap.
+
+fprop   y[n,h,w,co]    = sum over r,s,ci of x[n, h+r-1, w+s-1, ci] * w[co,ci,r,s]
+dgrad   dx[n,h,w,ci]   = sum over r,s,co of dz[n, h-r+1, w-s+1, co] * w[co,ci,r,s]
+wgrad   dw[co,ci,r,s]  = sum over n,h,w  of dz[n,h,w,co] * x[n, h+r-1, w+s-1, ci]
+
+A tile of pixels is a box of NI images x TH rows x TW columns, read by one 4-D tensor descriptor
+(TMA on Hopper and later, plain asynchronous copies on Ampere). A box may stick out of the map on
+every side: what lies outside reads as zero, which is the padding of the convolution, and is
+dropped on a store. So part tiles need no code of their own.
+
+The weights stand on the M side of the product and the pixels on the N side: only in that form do
+both operands go from shared memory to Hopper's tensor cores with no detour through registers.
+"""
+
+import triton
+import triton.language as tl
+
+from .pool2x2 import winner
+
+# Sizes are not specialised: one compiled kernel serves every shape.
+SIZES = ["N", "H", "W", "HO", "WO", "QI", "QO", "C_in", "C_out", "tiles_h", "tiles_w"]
+
+
+@triton.jit(do_not_specialize=SIZES)
+def conv3x3_fprop_kernel(
+    x,  # (N, H, W, 16 bytes x QI channels); box (NI, TH, TW, BK)
+    w,  # (9 * C_out, 16 bytes x QI): row tap * C_out + co, tap = 3 r + s; box (BC, BK)
+    b_ptr,  # (C_out,) or None
+    y,  # (N, HO, WO, 16 bytes x QO channels); box (NI, TH or TH/2, TW or TW/2, BC)
+    argmax_ptr,  # uint8 (N, HO, WO, ceil(C_out / 4)) or None
+    N,
+    H,
+    W,
+    HO,
+    WO,
+    QI,
+    QO,
+    C_out,
+    tiles_h,
+    tiles_w,
+    NI: tl.constexpr,
+    TH: tl.constexpr,
+    TW: tl.constexpr,
+    BC: tl.constexpr,
+    BK: tl.constexpr,
+    RELU: tl.constexpr,
+    POOL: tl.constexpr,
+    MIRROR: tl.constexpr,  # taps point the other way: dgrad
+    TMA: tl.constexpr,  # x, w and y are tensor descriptors made by the host, else pointers
+):
+    """One box of output pixels x BC output channels; (HO, WO) is the size of y's map.
+
+    Channel counts come in units of 16 bytes, so that the compiler knows rows to be aligned.
+    """
+    P: tl.constexpr = NI * TH * TW
+    if TMA:
+        x_desc = x
+        w_desc = w
+        y_desc = y
+    else:
+        UNIT: tl.constexpr = 128 // x.dtype.element_ty.primitive_bitwidth
+        x_desc = _map_descriptor(x, N, H, W, QI * UNIT, NI, TH, TW, BK)
+        w_desc = tl.make_tensor_descriptor(w, [9 * C_out, QI * UNIT], [QI * UNIT, 1], [BC, BK])
+        if POOL:
+            y_desc = _map_descriptor(y, N, HO, WO, QO * UNIT, NI, TH // 2, TW // 2, BC)
+        else:
+            y_desc = _map_descriptor(y, N, HO, WO, QO * UNIT, NI, TH, TW, BC)
+    dtype: tl.constexpr = x_desc.dtype
+    C_in = QI * (128 // dtype.primitive_bitwidth)
+    tiles_c = tl.cdiv(C_out, BC)
+    # Channel tiles run fastest: the programs that share a box of x run side by side.
+    pid = tl.program_id(0)
+    c0 = (pid % tiles_c) * BC
+    tile = pid // tiles_c
+    w0 = (tile % tiles_w) * TW
+    tile = tile // tiles_w
+    h0 = (tile % tiles_h) * TH
+    n0 = (tile // tiles_h) * NI
+
+    acc = tl.zeros((BC, P), dtype=tl.float32)
+    # Taps run inside the channel loop, so nine shifted boxes of the same data follow each other.
+    for i in range(9 * tl.cdiv(C_in, BK)):
+        k0 = (i // 9) * BK
+        tap = i % 9
+        dh = tap // 3 - 1
+        dw = tap % 3 - 1
+        if MIRROR:
+            dh = -dh
+            dw = -dw
+        box = x_desc.load([n0, h0 + dh, w0 + dw, k0])  # (NI, TH, TW, BK)
+        weights = w_desc.load([tap * C_out + c0, k0])  # (BC, BK)
+        acc = tl.dot(weights, box.reshape(P, BK).T, acc, input_precision="ieee")
+
+    channel = c0 + tl.arange(0, BC)
+    if b_ptr is not None:
+        bias = tl.load(b_ptr + channel, mask=channel < C_out, other=0.0)
+        acc += bias.to(tl.float32)[:, None]
+    if RELU:
+        acc = tl.maximum(acc, 0.0, propagate_nan=tl.PropagateNan.ALL)
+    if POOL:
+        # Round first: a fused pool then chooses the element a separate pool would choose.
+        rounded = acc.to(dtype).to(tl.float32)
+        best, code = _pool2x2(rounded.reshape(BC, NI, TH // 2, 2, TW // 2, 2))
+        y_desc.store([n0, h0 // 2, w0 // 2, c0], best.to(dtype).permute(1, 2, 3, 0))
+        if argmax_ptr is not None:
+            Q: tl.constexpr = P // 4
+            packed = _pack_codes(code.reshape(BC // 4, 4, Q), c0, C_out, BC)
+            pixel = tl.arange(0, Q)
+            n = n0 + pixel // (TH // 2 * (TW // 2))
+            h = h0 // 2 + pixel // (TW // 2) % (TH // 2)
+            v = w0 // 2 + pixel % (TW // 2)
+            quad = c0 // 4 + tl.arange(0, BC // 4)
+            quads = tl.cdiv(C_out, 4)
+            offset = ((n.to(tl.int64) * HO + h) * WO + v)[None, :] * quads + quad[:, None]
+            inside = ((n < N) & (h < HO) & (v < WO))[None, :] & (quad < quads)[:, None]
+            tl.store(argmax_ptr + offset, packed, mask=inside)
+    else:
+        full = acc.to(dtype).reshape(BC, NI, TH, TW)
+        y_desc.store([n0, h0, w0, c0], full.permute(1, 2, 3, 0))
+
+
+@triton.jit
+def _map_descriptor(
+    ptr, N, H, W, C, NI: tl.constexpr, TH: tl.constexpr, TW: tl.constexpr, BC: tl.constexpr
+):
+    """A descriptor of the NHWC map at ``ptr`` with a box of (NI, TH, TW, BC)."""
+    row = tl.cast(W, tl.int64) * C
+    return tl.make_tensor_descriptor(
+        ptr, shape=[N, H, W, C], strides=[H * row, row, C, 1], block_shape=[NI, TH, TW, BC]
+    )
+
+
+@triton.jit
+def _pool2x2(v):
+    """v (B, I, H, 2, W, 2) -> the windows' maxima (B, I, H, W) and their places 2*dh + dw."""
+    left, right = tl.split(v)  # (B, I, H, 2, W)
+    v0, v2 = tl.split(left.permute(0, 1, 2, 4, 3))
+    v1, v3 = tl.split(right.permute(0, 1, 2, 4, 3))
+    return winner(v0, v1, v2, v3)
+
+
+@triton.jit
+def _pack_codes(code, c0, C_out, BC: tl.constexpr):
+    """Codes (BC / 4, 4, Q) of channels from c0 on -> bytes (BC / 4, Q); absent channels give 0."""
+    channel = c0 + tl.arange(0, BC).reshape(BC // 4, 4)
+    shift = (2 * tl.arange(0, 4))[None, :, None]
+    code = tl.where((channel < C_out)[:, :, None], code << shift, 0)
+    return tl.sum(code, axis=1).to(tl.uint8)
+
+
+@triton.jit(do_not_specialize=[*SIZES, "tiles", "tiles_per_split"])
+def conv3x3_wgrad_kernel(
+    x,  # (N, H, W, 16 bytes x QI channels); box (NI, TH, TW, BK)
+    dz,  # (N, H, W, 16 bytes x QO channels); box (NI, TH, TW, BC)
+    partial_ptr,  # float32 (splits, 9, C_out, C_in)
+    N,
+    H,
+    W,
+    QI,
+    QO,
+    C_in,
+    C_out,
+    tiles_h,
+    tiles_w,
+    tiles,  # boxes in all: images x rows x columns
+    tiles_per_split,
+    NI: tl.constexpr,
+    TH: tl.constexpr,
+    TW: tl.constexpr,
+    BC: tl.constexpr,
+    BK: tl.constexpr,
+    TMA: tl.constexpr,
+):
+    """The partial dw of one tap, BC output x BK input channels, over one split of the boxes."""
+    P: tl.constexpr = NI * TH * TW
+    if TMA:
+        x_desc = x
+        dz_desc = dz
+    else:
+        UNIT: tl.constexpr = 128 // x.dtype.element_ty.primitive_bitwidth
+        x_desc = _map_descriptor(x, N, H, W, QI * UNIT, NI, TH, TW, BK)
+        dz_desc = _map_descriptor(dz, N, H, W, QO * UNIT, NI, TH, TW, BC)
+    # Taps run fastest: nine programs side by side read the same boxes.
+    tap = tl.program_id(0) % 9
+    block = tl.program_id(0) // 9
+    blocks_k = tl.cdiv(C_in, BK)
+    k0 = (block % blocks_k) * BK
+    c0 = (block // blocks_k) * BC
+    split = tl.program_id(1)
+    dh = tap // 3 - 1
+    dw = tap % 3 - 1
+
+    acc = tl.zeros((BC, BK), dtype=tl.float32)
+    begin = split * tiles_per_split
+    for i in range(begin, tl.minimum(begin + tiles_per_split, tiles)):
+        w0 = (i % tiles_w) * TW
+        h0 = (i // tiles_w) % tiles_h * TH
+        n0 = i // (tiles_w * tiles_h) * NI
+        gradient = dz_desc.load([n0, h0, w0, c0])  # (NI, TH, TW, BC)
+        box = x_desc.load([n0, h0 + dh, w0 + dw, k0])  # (NI, TH, TW, BK)
+        acc = tl.dot(gradient.reshape(P, BC).T, box.reshape(P, BK), acc, input_precision="ieee")
+
+    co = c0 + tl.arange(0, BC)
+    ci = k0 + tl.arange(0, BK)
+    row = (tl.cast(split, tl.int64) * 9 + tap) * C_out + co  # [BC]
+    inside = (co < C_out)[:, None] & (ci < C_in)[None, :]
+    tl.store(partial_ptr + row[:, None] * C_in + ci[None, :], acc, mask=inside)
+
+
+@triton.jit(do_not_specialize=["pairs", "splits"])
+def conv3x3_wgrad_sum_kernel(
+    partial_ptr,  # float32 (splits, 9, pairs), pair = co * C_in + ci
+    dw_ptr,  # (pairs, 9), which is (C_out, C_in, 3, 3)
+    pairs,
+    splits,
+    B: tl.constexpr,
+):
+    """Sum the splits in their order, so that the result does not depend on who finished first."""
+    pair = tl.program_id(0) * B + tl.arange(0, B)
+    tap = tl.program_id(1)
+    inside = pair < pairs
+    acc = tl.zeros((B,), dtype=tl.float32)
+    for split in range(splits):
+        offset = (tl.cast(split, tl.int64) * 9 + tap) * pairs + pair
+        acc += tl.load(partial_ptr + offset, mask=inside, other=0.0)
+    tl.store(dw_ptr + pair * 9 + tap, acc.to(dw_ptr.dtype.element_ty), mask=inside)

@@ -1,0 +1,65 @@
+"""Every entry of the tile table compiles for its GPU, without one, within the gates.
+
+In a process of its own: this one may have loaded Triton to interpret.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+PYTHON = """
+from dataclasses import replace
+from vggfast.kernels import compile_check, tiles
+
+def entry(*key):
+    return next(t for t in tiles.table() if (t.kernel, t.arch, t.bits) == key)
+
+hopper = entry("fprop", 90, 16)
+ampere = entry("wgrad", 80, 32)
+for case in (
+    compile_check.fprop_case(replace(hopper, stages=12), "fp16", "relu"),
+    compile_check.wgrad_case(replace(ampere, box=(2, 2, 4), bk=64), "fp32"),
+    compile_check.fprop_case(replace(hopper, bk=16, stages=2), "fp32", "relu"),
+):
+    print(compile_check.check(case).failures)
+"""
+
+
+def run(*arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    kept = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"}
+    environment = {**kept, **variables}
+    return subprocess.run(
+        [sys.executable, *arguments], env=environment, capture_output=True, text=True, check=False
+    )
+
+
+@pytest.mark.parametrize("extra", [(), pytest.param(("--all",), marks=pytest.mark.long)])
+def test_the_table_compiles_within_the_gates(extra: tuple[str, ...]) -> None:
+    done = run("-m", "vggfast.kernels.compile_check", *extra)
+    print(done.stdout)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert re.search(
+        r"^triton \S+: \d\d+ kernels compiled in \d+ s, 0 failed a gate$", done.stdout, re.M
+    )
+
+
+def test_the_gates_can_fail(tmp_path: Path) -> None:
+    done = run("-c", PYTHON, TRITON_CACHE_DIR=str(tmp_path))
+    assert done.returncode == 0, done.stderr
+    stages, spills, plain = done.stdout.splitlines()
+    assert "shared memory" in stages
+    assert "spills" in spills
+    assert "no HGMMA" in plain
+
+
+def test_an_empty_selection_fails() -> None:
+    assert (
+        run("-m", "vggfast.kernels.compile_check", "--match", "nothing-of-that-name").returncode
+        == 1
+    )
