@@ -241,15 +241,15 @@ def test_evaluate_agrees_with_the_definition(runs: Runs) -> None:
 def test_the_command_trains_on_digits_and_the_loss_falls(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    # Batch normalisation shortens the plateau that the plain net starts with.
     monkeypatch.chdir(tmp_path)
-    argv = ["--data", "digits", "--net", "A", "--batch-norm", "--epochs", "2", "--limit", "128"]
+    argv = ["--data", "digits", "--net", "A", "--epochs", "2"]
     assert main(argv) == 0
     printed = capsys.readouterr().out
     assert printed.count("images/s") == 2
     assert "kept in runs/digits-A" in printed
     first, second = checkpoint.load(tmp_path / "runs" / "digits-A" / "last.pt")["history"]
-    assert second["train_loss"] < 0.8 * first["train_loss"]
+    assert second["train_loss"] < 0.85 * first["train_loss"]
+    assert second["val_accuracy"] > 0.5  # chance is a tenth
     shutil.rmtree(tmp_path / "runs")
 
 
