@@ -1,5 +1,5 @@
 # make bench   set up .venv, build, and benchmark VGG-E        make test    set up and test (lint too)
-# make test-long, microbench, lint, tune                       make gpu     the same on a GPU machine
+# make test-long, microbench, lint                             make gpu     the same on a GPU machine
 #
 # An environment that has torch already is used as it is: PYTHON=python3 takes that interpreter's
 # packages and installs nothing but this one, VENV=dir a whole virtual environment.

@@ -24,7 +24,7 @@ hopper = entry("fprop", 90, 16)
 ampere = entry("wgrad", 80, 32)
 for case in (
     compile_check.fprop_case(replace(hopper, stages=12), "fp16", "relu"),
-    compile_check.wgrad_case(replace(ampere, box=(2, 2, 4), bk=64), "fp32"),
+    compile_check.wgrad_case(replace(ampere, box=(2, 2, 4), bk=128), "fp32"),
     compile_check.fprop_case(replace(hopper, bk=16, stages=2), "fp32", "relu"),
 ):
     print(compile_check.check(case).failures)
