@@ -71,6 +71,48 @@ void conv3x3_dgrad(Pointer dz, Pointer w, Pointer dx, long n, long h, long width
   finish(k.conv3x3_dgrad(floats(dz), floats(w), floats(dx), s, threads));
 }
 
+ConvShape winograd_shape(ConvShape s, int m, long block) {
+  require(m == 4 || m == 6, "m: 4 or 6");
+  require(block >= 1, "block: at least 1");
+  return s;
+}
+
+long winograd_floats(long outs, long ins, int m) {
+  require(outs >= 1 && ins >= 1, "a dimension is out of range");
+  require(m == 4 || m == 6, "m: 4 or 6");
+  return kernels().winograd_floats(outs, ins, m);
+}
+
+void winograd_weights(Pointer w, Pointer u, long c_out, long c_in, bool rotated, int m,
+                      int threads) {
+  const ConvShape s = winograd_shape(conv_shape(1, 1, 1, c_in, c_out, threads), m, 1);
+  require(w && u, "w and u must not be null");
+  const CpuKernels& k = kernels();
+  py::gil_scoped_release release;
+  finish(k.winograd_weights(floats(w), floats(u), s.c_out, s.c_in, rotated, m, threads));
+}
+
+void conv3x3_winograd(Pointer x, Pointer w, Pointer u, Pointer b, Pointer y, Pointer argmax, long n,
+                      long h, long width, long c_in, long c_out, bool relu, bool pool, int m,
+                      long block, int threads) {
+  const ConvShape s = winograd_shape(conv_shape(n, h, width, c_in, c_out, threads), m, block);
+  require(x && w && u && y, "x, w, u and y must not be null");
+  const CpuKernels& k = kernels();
+  py::gil_scoped_release release;
+  finish(k.conv3x3_winograd(floats(x), floats(w), floats(u), floats(b), floats(y), bytes(argmax), s,
+                            relu, pool, m, block, threads));
+}
+
+void conv3x3_dgrad_winograd(Pointer dz, Pointer w, Pointer u, Pointer dx, long n, long h,
+                            long width, long c_in, long c_out, int m, long block, int threads) {
+  const ConvShape s = winograd_shape(conv_shape(n, h, width, c_in, c_out, threads), m, block);
+  require(dz && w && u && dx, "dz, w, u and dx must not be null");
+  const CpuKernels& k = kernels();
+  py::gil_scoped_release release;
+  finish(
+      k.conv3x3_dgrad_winograd(floats(dz), floats(w), floats(u), floats(dx), s, m, block, threads));
+}
+
 void conv3x3_wgrad(Pointer x, Pointer dz, Pointer dw, long n, long h, long width, long c_in,
                    long c_out, int threads) {
   const ConvShape s = conv_shape(n, h, width, c_in, c_out, threads);
@@ -152,6 +194,16 @@ PYBIND11_MODULE(_native, m) {
         py::arg("c_out"), py::arg("relu"), py::arg("pool"), py::arg("threads"));
   m.def("conv3x3_dgrad", &conv3x3_dgrad, py::arg("dz"), py::arg("w"), py::arg("dx"), py::arg("n"),
         py::arg("h"), py::arg("width"), py::arg("c_in"), py::arg("c_out"), py::arg("threads"));
+  m.def("winograd_floats", &winograd_floats, py::arg("outs"), py::arg("ins"), py::arg("m"));
+  m.def("winograd_weights", &winograd_weights, py::arg("w"), py::arg("u"), py::arg("c_out"),
+        py::arg("c_in"), py::arg("rotated"), py::arg("m"), py::arg("threads"));
+  m.def("conv3x3_winograd", &conv3x3_winograd, py::arg("x"), py::arg("w"), py::arg("u"),
+        py::arg("b"), py::arg("y"), py::arg("argmax"), py::arg("n"), py::arg("h"), py::arg("width"),
+        py::arg("c_in"), py::arg("c_out"), py::arg("relu"), py::arg("pool"), py::arg("m"),
+        py::arg("block"), py::arg("threads"));
+  m.def("conv3x3_dgrad_winograd", &conv3x3_dgrad_winograd, py::arg("dz"), py::arg("w"),
+        py::arg("u"), py::arg("dx"), py::arg("n"), py::arg("h"), py::arg("width"), py::arg("c_in"),
+        py::arg("c_out"), py::arg("m"), py::arg("block"), py::arg("threads"));
   m.def("conv3x3_wgrad", &conv3x3_wgrad, py::arg("x"), py::arg("dz"), py::arg("dw"), py::arg("n"),
         py::arg("h"), py::arg("width"), py::arg("c_in"), py::arg("c_out"), py::arg("threads"));
   m.def("conv3x3_dz", &conv3x3_dz, py::arg("grad"), py::arg("y"), py::arg("argmax"), py::arg("dz"),

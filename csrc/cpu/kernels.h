@@ -28,6 +28,18 @@ struct CpuKernels {
                   ConvShape s, bool relu, bool pool, int threads);
   // dx (N, H, W, C_in) from dz (N, H, W, C_out), the gradient before bias, ReLU and pool.
   bool (*conv3x3_dgrad)(const float* dz, const float* w, float* dx, ConvShape s, int threads);
+  // The same two by Winograd F(m x m, 3 x 3), m 4 or 6: transformed weights `u` hold
+  // winograd_floats(outputs, inputs, m) floats, made by winograd_weights from w or, for dgrad,
+  // from w rotated (then inputs are C_out). Tasks take about `block` output tiles. w itself is for
+  // the direct kernel, which decides where a result is not finite.
+  long (*winograd_floats)(long outs, long ins, int m);
+  bool (*winograd_weights)(const float* w, float* u, long c_out, long c_in, bool rotated, int m,
+                           int threads);
+  bool (*conv3x3_winograd)(const float* x, const float* w, const float* u, const float* b, float* y,
+                           uint8_t* argmax, ConvShape s, bool relu, bool pool, int m, long block,
+                           int threads);
+  bool (*conv3x3_dgrad_winograd)(const float* dz, const float* w, const float* u, float* dx,
+                                 ConvShape s, int m, long block, int threads);
   // dw from x and dz.
   bool (*conv3x3_wgrad)(const float* x, const float* dz, float* dw, ConvShape s, int threads);
   // dz (may be null) and db (may be null) from the gradient of the output. y is null without ReLU

@@ -9,7 +9,24 @@ static inline V v_load(const float* p) { return _mm256_loadu_ps(p); }
 static inline void v_store(float* p, V v) { _mm256_storeu_ps(p, v); }
 static inline V v_set(float s) { return _mm256_set1_ps(s); }
 static inline V v_add(V a, V b) { return _mm256_add_ps(a, b); }
+static inline V v_sub(V a, V b) { return _mm256_sub_ps(a, b); }
+static inline V v_mul(V a, V b) { return _mm256_mul_ps(a, b); }
 static inline V v_fma(V a, V b, V c) { return _mm256_fmadd_ps(a, b, c); }
+// The first `count` lanes; the others load as zero.
+static inline __m256i v_lanes(long count) {
+  return _mm256_cmpgt_epi32(_mm256_set1_epi32(static_cast<int>(count)),
+                            _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
+}
+static inline V v_load_part(const float* p, long count) {
+  return _mm256_maskload_ps(p, v_lanes(count));
+}
+static inline void v_store_part(float* p, V v, long count) {
+  _mm256_maskstore_ps(p, v_lanes(count), v);
+}
+// max(a, b), NaN if either is.
+static inline V v_max(V a, V b) {
+  return _mm256_blendv_ps(_mm256_max_ps(a, b), a, _mm256_cmp_ps(a, a, _CMP_UNORD_Q));
+}
 // max(v, 0) that lets a NaN pass: with one NaN operand the instruction returns the second.
 static inline V v_relu(V v) { return _mm256_max_ps(_mm256_setzero_ps(), v); }
 

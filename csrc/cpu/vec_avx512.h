@@ -9,7 +9,20 @@ static inline V v_load(const float* p) { return _mm512_loadu_ps(p); }
 static inline void v_store(float* p, V v) { _mm512_storeu_ps(p, v); }
 static inline V v_set(float s) { return _mm512_set1_ps(s); }
 static inline V v_add(V a, V b) { return _mm512_add_ps(a, b); }
+static inline V v_sub(V a, V b) { return _mm512_sub_ps(a, b); }
+static inline V v_mul(V a, V b) { return _mm512_mul_ps(a, b); }
 static inline V v_fma(V a, V b, V c) { return _mm512_fmadd_ps(a, b, c); }
+// The first `count` lanes; the others load as zero.
+static inline V v_load_part(const float* p, long count) {
+  return _mm512_maskz_loadu_ps(static_cast<__mmask16>((1u << count) - 1), p);
+}
+static inline void v_store_part(float* p, V v, long count) {
+  _mm512_mask_storeu_ps(p, static_cast<__mmask16>((1u << count) - 1), v);
+}
+// max(a, b), NaN if either is.
+static inline V v_max(V a, V b) {
+  return _mm512_mask_mov_ps(_mm512_max_ps(a, b), _mm512_cmp_ps_mask(a, a, _CMP_UNORD_Q), a);
+}
 // max(v, 0) that lets a NaN pass: with one NaN operand the instruction returns the second.
 static inline V v_relu(V v) { return _mm512_max_ps(_mm512_setzero_ps(), v); }
 
