@@ -3,6 +3,8 @@
 // here only what memory safety needs is checked again.
 #include <pybind11/pybind11.h>
 
+#include <string.h>
+
 #include <new>
 #include <stdexcept>
 #include <string>
@@ -96,7 +98,7 @@ void conv3x3_winograd(Pointer x, Pointer w, Pointer u, Pointer b, Pointer y, Poi
                       long h, long width, long c_in, long c_out, bool relu, bool pool, int m,
                       long block, int threads) {
   const ConvShape s = winograd_shape(conv_shape(n, h, width, c_in, c_out, threads), m, block);
-  require(x && w && u && y, "x, w, u and y must not be null");
+  require(x && w && y, "x, w and y must not be null");
   const CpuKernels& k = kernels();
   py::gil_scoped_release release;
   finish(k.conv3x3_winograd(floats(x), floats(w), floats(u), floats(b), floats(y), bytes(argmax), s,
@@ -106,7 +108,7 @@ void conv3x3_winograd(Pointer x, Pointer w, Pointer u, Pointer b, Pointer y, Poi
 void conv3x3_dgrad_winograd(Pointer dz, Pointer w, Pointer u, Pointer dx, long n, long h,
                             long width, long c_in, long c_out, int m, long block, int threads) {
   const ConvShape s = winograd_shape(conv_shape(n, h, width, c_in, c_out, threads), m, block);
-  require(dz && w && u && dx, "dz, w, u and dx must not be null");
+  require(dz && w && dx, "dz, w and dx must not be null");
   const CpuKernels& k = kernels();
   py::gil_scoped_release release;
   finish(
@@ -147,6 +149,19 @@ void maxpool2x2_backward(Pointer grad, Pointer argmax, Pointer dx, long n, long 
   const CpuKernels& k = kernels();
   py::gil_scoped_release release;
   finish(k.maxpool2x2_backward(floats(grad), bytes(argmax), floats(dx), s, threads));
+}
+
+// A few of the values at `p`, as a number: tells weights that changed behind torch's back.
+uint64_t fingerprint(Pointer p, long count) {
+  require(p != 0 && count >= 1, "p must not be null, count at least 1");
+  enum { SAMPLES = 32 };
+  uint64_t hash = 14695981039346656037u;  // FNV-1a
+  for (long i = 0; i < SAMPLES; ++i) {
+    uint32_t bits;
+    memcpy(&bits, floats(p) + (count - 1) * i / (SAMPLES - 1), sizeof(bits));
+    hash = (hash ^ bits) * 1099511628211u;
+  }
+  return hash;
 }
 
 py::dict build_config() {
@@ -194,6 +209,7 @@ PYBIND11_MODULE(_native, m) {
         py::arg("c_out"), py::arg("relu"), py::arg("pool"), py::arg("threads"));
   m.def("conv3x3_dgrad", &conv3x3_dgrad, py::arg("dz"), py::arg("w"), py::arg("dx"), py::arg("n"),
         py::arg("h"), py::arg("width"), py::arg("c_in"), py::arg("c_out"), py::arg("threads"));
+  m.def("fingerprint", &fingerprint, py::arg("p"), py::arg("count"));
   m.def("winograd_floats", &winograd_floats, py::arg("outs"), py::arg("ins"), py::arg("m"));
   m.def("winograd_weights", &winograd_weights, py::arg("w"), py::arg("u"), py::arg("c_out"),
         py::arg("c_in"), py::arg("rotated"), py::arg("m"), py::arg("threads"));

@@ -30,8 +30,8 @@ struct CpuKernels {
   bool (*conv3x3_dgrad)(const float* dz, const float* w, float* dx, ConvShape s, int threads);
   // The same two by Winograd F(m x m, 3 x 3), m 4 or 6: transformed weights `u` hold
   // winograd_floats(outputs, inputs, m) floats, made by winograd_weights from w or, for dgrad,
-  // from w rotated (then inputs are C_out). Tasks take about `block` output tiles. w itself is for
-  // the direct kernel, which decides where a result is not finite.
+  // from w rotated (then inputs are C_out); null makes them for this call. Tasks take about
+  // `block` output tiles. The direct kernel decides where a result is not finite.
   long (*winograd_floats)(long outs, long ins, int m);
   bool (*winograd_weights)(const float* w, float* u, long c_out, long c_in, bool rotated, int m,
                            int threads);

@@ -5,12 +5,13 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from vggfast.backends import native
+from vggfast.backends import cpu_weights, native
 from vggfast.backends.base import Backend, Call, channels_last_empty
+from vggfast.backends.cpu_conv import choose
 
 
 class CpuBackend(Backend):
-    """Convolution as an implicit GEMM (csrc/cpu), on ``torch.get_num_threads()`` threads."""
+    """Convolution by Winograd or as an implicit GEMM, on ``torch.get_num_threads()`` threads."""
 
     name = "cpu"
     own_ops = frozenset({"conv3x3", "maxpool2x2"})
@@ -37,10 +38,20 @@ class CpuBackend(Backend):
         size = (n, c_out, h // 2, width // 2) if pool else (n, c_out, h, width)
         y = channels_last_empty(*size, like=x)
         argmax = _argmax_empty(*size) if pool and save_argmax else None
-        native.module().conv3x3(
-            x.data_ptr(), w.data_ptr(), _pointer(b), y.data_ptr(), _pointer(argmax),
-            n, h, width, c_in, c_out, relu, pool, torch.get_num_threads(),
-        )  # fmt: skip
+        lib, threads = native.module(), torch.get_num_threads()
+        sizes = (n, h, width, c_in, c_out, relu, pool)
+        how = choose(n, h, width, c_in, c_out, pool)
+        if how.m == 0:
+            lib.conv3x3(
+                x.data_ptr(), w.data_ptr(), _pointer(b), y.data_ptr(), _pointer(argmax),
+                *sizes, threads,
+            )  # fmt: skip
+        else:
+            u = cpu_weights.transformed(w, how.m, False, threads)
+            lib.conv3x3_winograd(
+                x.data_ptr(), w.data_ptr(), _pointer(u), _pointer(b), y.data_ptr(),
+                _pointer(argmax), *sizes, how.m, how.block, threads,
+            )  # fmt: skip
         return y, argmax
 
     def conv3x3_backward(
@@ -67,10 +78,7 @@ class CpuBackend(Backend):
             )  # fmt: skip
         dx = dw = None
         if needs[0]:
-            dx = channels_last_empty(n, c_in, h, width, grad)
-            lib.conv3x3_dgrad(
-                dz.data_ptr(), w.data_ptr(), dx.data_ptr(), n, h, width, c_in, c_out, threads
-            )
+            dx = _dgrad(dz, w)
         if needs[1]:
             dw = torch.empty_like(w)
             lib.conv3x3_wgrad(
@@ -95,6 +103,24 @@ class CpuBackend(Backend):
             n, height, width, c, torch.get_num_threads(),
         )  # fmt: skip
         return dx
+
+
+def _dgrad(dz: Tensor, w: Tensor) -> Tensor:
+    """dx (N, C_in, H, W) from dz (N, C_out, H, W) and w (C_out, C_in, 3, 3)."""
+    (n, c_out, h, width), c_in = dz.shape, w.shape[1]
+    lib, threads = native.module(), torch.get_num_threads()
+    dx = channels_last_empty(n, c_in, h, width, dz)
+    sizes = (n, h, width, c_in, c_out)
+    how = choose(n, h, width, c_out, c_in)
+    if how.m == 0:
+        lib.conv3x3_dgrad(dz.data_ptr(), w.data_ptr(), dx.data_ptr(), *sizes, threads)
+    else:
+        u = cpu_weights.transformed(w, how.m, True, threads)
+        lib.conv3x3_dgrad_winograd(
+            dz.data_ptr(), w.data_ptr(), _pointer(u), dx.data_ptr(),
+            *sizes, how.m, how.block, threads,
+        )  # fmt: skip
+    return dx
 
 
 def _pointer(t: Tensor | None) -> int:

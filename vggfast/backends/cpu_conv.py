@@ -1,0 +1,68 @@
+"""Which algorithm the CPU kernels convolve with, by shape alone, and how far each rounds.
+
+``direct`` is an implicit GEMM, ``f4`` and ``f6`` are Winograd F(4x4, 3x3) and F(6x6, 3x3), which
+need 4 and 5 times fewer multiplications. ``VGGFAST_CPU_CONV`` forces one; the default is ``auto``.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+
+from vggfast.errors import InputError
+
+ALGORITHMS = ("direct", "f4", "f6")
+
+# Relative rms error against float64 that a Winograd result may show beside the direct kernel's, for
+# inputs whose terms do not cancel more than random ones do: docs/numerics.md derives it.
+ERROR = {"direct": 0.0, "f4": 2e-6, "f6": 8e-6}
+
+
+@dataclass(frozen=True)
+class Algorithm:
+    """``m`` outputs a tile along each side (0: direct), and output tiles a task."""
+
+    name: str
+    m: int = 0
+    block: int = 0
+
+
+_DIRECT = Algorithm("direct")
+
+
+def choose(n: int, h: int, w: int, c_in: int, c_out: int, pool: bool = False) -> Algorithm:
+    """The algorithm for a 3x3 convolution of (n, h, w) pixels, c_in to c_out channels.
+
+    Raises:
+        InputError: ``VGGFAST_CPU_CONV`` names none.
+    """
+    forced = os.environ.get("VGGFAST_CPU_CONV", "auto")
+    if forced not in ("auto", *ALGORITHMS):
+        allowed = ", ".join(("auto", *ALGORITHMS))
+        raise InputError(f"VGGFAST_CPU_CONV: got {forced!r}, allowed are {allowed}")
+    name = _fastest(n, h, w, c_in, c_out, pool) if forced == "auto" else forced
+    if name == "direct":
+        return _DIRECT
+    # Measured on 2 cores (docs/design.md): few channels want V in the second cache level, many want
+    # the weights to stream by seldom.
+    return Algorithm(name, int(name[1]), 28 if c_in * c_out <= 128 * 128 else 112)
+
+
+def _fastest(n: int, h: int, w: int, c_in: int, c_out: int, pool: bool) -> str:
+    """Counts multiplications for one pair of channels.
+
+    Winograd's count 1.3 times, because the tiles travel through memory, and as if there were 16
+    more tiles, because the transformed weights do too. With few channels the transforms cost more
+    than the multiplications they save. F(6x6) makes 7 times the bytes of weights, F(4x4) 4 times:
+    it pays where the map is large beside them.
+    """
+    if min(c_in, c_out) < 16:
+        return "direct"
+    if pool:
+        h, w = h // 2 * 2, w // 2 * 2
+    cost = {"direct": 9.0 * n * h * w}
+    for m in (4, 6):
+        tiles = n * -(-h // m) * -(-w // m)
+        weights = 16 if m == 4 else 16 * max(1, c_in * c_out // 128**2)
+        cost[f"f{m}"] = 1.3 * (m + 2) ** 2 * (tiles + weights)
+    return min(cost, key=lambda name: cost[name])

@@ -1,0 +1,81 @@
+"""Transformed weights of the CPU kernels, kept while the weights they were made from stay the same.
+
+Training changes the weights every step, so keeping theirs would only cost memory: they are kept
+from the second call with the same values on. An entry is dropped when the tensor's version counter
+says that it changed, when a sample of its values differs (code that writes through ``.data`` does
+not count up), or when its storage is gone.
+"""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.multiprocessing.reductions import StorageWeakRef
+
+from vggfast.backends import native
+
+
+@dataclass
+class _Entry:
+    storage: StorageWeakRef  # holds the storage's identity, not its memory
+    version: int
+    fingerprint: int
+    made: Tensor | None  # None: seen once
+
+
+_Key = tuple[int, int, tuple[int, ...], int, bool]
+_entries: dict[_Key, _Entry] = {}
+_lock = threading.Lock()
+
+
+def transformed(w: Tensor, m: int, rotated: bool, threads: int) -> Tensor | None:
+    """``w`` (C_out, C_in, 3, 3) for F(m x m, 3 x 3), ``rotated`` for dgrad; or None: not kept."""
+    lib = native.module()
+    if w.is_inference():  # no version counter
+        return None
+    storage = w.untyped_storage()
+    key = (storage._cdata, w.storage_offset(), tuple(w.shape), m, rotated)
+    version, fingerprint = w._version, lib.fingerprint(w.data_ptr(), w.numel())
+    with _lock:
+        entry = _entries.get(key)
+        if entry is not None and (entry.version, entry.fingerprint) == (version, fingerprint):
+            if entry.made is not None:
+                return entry.made
+        else:
+            _sweep()
+            _entries[key] = _Entry(StorageWeakRef(storage), version, fingerprint, None)
+            return None
+    made = _make(w, m, rotated, threads)
+    with _lock:
+        entry.made = made
+    return made
+
+
+def _make(w: Tensor, m: int, rotated: bool, threads: int) -> Tensor:
+    lib = native.module()
+    c_out, c_in = w.shape[:2]
+    size = lib.winograd_floats(*((c_in, c_out) if rotated else (c_out, c_in)), m)
+    made = torch.empty(size, dtype=torch.float32)
+    lib.winograd_weights(w.data_ptr(), made.data_ptr(), c_out, c_in, rotated, m, threads)
+    return made
+
+
+def _sweep() -> None:
+    for key in [k for k, e in _entries.items() if e.storage.expired()]:
+        del _entries[key]
+
+
+def kept_bytes() -> int:
+    """Bytes of transformed weights held now."""
+    with _lock:
+        _sweep()
+        return sum(e.made.nbytes for e in _entries.values() if e.made is not None)
+
+
+def clear() -> None:
+    """Drop all transformed weights."""
+    with _lock:
+        _entries.clear()
