@@ -6,7 +6,7 @@ session   the stages: machine, numerics, ceilings, layers, networks, report
 machine   what the figures were taken on
 cases     one layer: ours, the same in plain torch, the oracle, and its data
 nets      whole networks in plain torch, and on cuDNN's fused convolution
-margin    which gradients may be compared: where no rounding decides a ReLU or a pool
+margin    images on which no rounding decides a ReLU or a pool of the network
 numerics  every layer against float64;  endtoend: the network
 clock     one timed call on a CPU or a GPU
 contest   alternated timing of several contenders, within a time budget

@@ -1,56 +1,13 @@
-"""Decisions that rounding may turn: a ReLU near zero, a 2x2 pool whose two largest nearly tie.
-
-There a gradient takes another path and differs by its whole size, though both kernels are right.
-The numerics therefore ask for gradients only where the decision is clear.
-"""
+"""How clear the decisions (ReLU, pool) of a whole network are on given images."""
 
 from __future__ import annotations
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from vggfast import reference
 from vggfast.configs import CONFIGS
-
-
-def margin(dtype: torch.dtype) -> float:
-    """The distance from which a decision is clear, relative to the root-mean-square.
-
-    Sums in fp32 are off by about 1e-6, Winograd's by 1e-5, TF32's by 3e-4, and a baseline that
-    rounds to a lower dtype before it pools by half a step of a value of a few rms. So no right
-    kernel turns a decision this clear. It leaves out one gradient in a thousand in fp32 and one
-    in thirty in bf16.
-    """
-    return max(1e-3, 4 * torch.finfo(dtype).eps)
-
-
-def distance(z: Tensor, pool: bool) -> Tensor:
-    """How far z (N, C, H, W) or (N, C) is from turning each output's decision, relative to its rms.
-
-    Returns a tensor of the output's shape: after the ReLU, and the pool if ``pool``.
-    """
-    rms = z.square().mean().sqrt().clamp_min(torch.finfo(z.dtype).tiny)
-    if not pool:
-        return z.abs() / rms
-    first, second = _two_largest(z)
-    # A window with nothing above zero has one decision only: that its maximum is below zero.
-    return torch.where(first > 0, torch.minimum(first, first - second), -first) / rms
-
-
-def _two_largest(z: Tensor) -> tuple[Tensor, Tensor]:
-    """The two largest of every 2x2 window."""
-    n, c, h, w = z.shape
-    windows = z[:, :, : h // 2 * 2, : w // 2 * 2].unfold(2, 2, 2).unfold(3, 2, 2)
-    first, second = windows.reshape(n, c, h // 2, w // 2, 4).topk(2, dim=-1).values.unbind(-1)
-    return first, second
-
-
-def clear_gradient(grad: Tensor, z: Tensor | None, pool: bool) -> Tensor:
-    """``grad`` of a layer's output, zero where the decision on z is not clear."""
-    if z is None:
-        return grad
-    return torch.where(distance(z, pool) < margin(grad.dtype), 0, grad)
+from vggfast.reference.decisions import distance, two_largest
 
 
 def network_margin(net: str, state: dict[str, Tensor], x: Tensor, crop: int) -> float:
@@ -59,7 +16,7 @@ def network_margin(net: str, state: dict[str, Tensor], x: Tensor, crop: int) -> 
     for i, item in enumerate(items):
         if item == "M":
             if items[i - 1] == "LRN":  # elsewhere the convolution before has counted the pool
-                first, second = _two_largest(x)
+                first, second = two_largest(x)
                 gap = (first - second)[first > 0]  # of zeros alone, the ReLU stops the gradient
                 smallest = min(smallest, (gap / x.square().mean().sqrt()).min().item())
             x, number = reference.maxpool2x2(x), number + 1

@@ -13,6 +13,7 @@ term is what a right kernel may differ by while the baseline happens to be exact
 
 - ``ROUNDED`` x u(dtype): one more rounding of each element to its dtype. Rounding to nearest is
   uniform within +-u, so its rms is u / sqrt(3) at most, and less by the place in the binade.
+- the relative error the backend states for its algorithm (Winograd's; 0 for direct kernels).
 - ``SUMMED`` x sqrt(K) x u(fp32): K products summed in fp32 in plain order. Each partial sum is
   rounded; for random signs these roundings add up to 0.25 sqrt(K) u of the sum. The baseline may
   sum in blocks and be far better.
@@ -32,9 +33,9 @@ from torch import Tensor
 
 from harness import cases
 from harness.cases import Function, Group
-from harness.margin import clear_gradient
 from harness.options import Options
 from vggfast import reference
+from vggfast.backends import Call, select
 from vggfast.configs import Layer
 
 ALLOWED = 2.0
@@ -42,8 +43,8 @@ ROUNDED = 0.5
 SUMMED = 0.25
 FILL = "fill_uninitialized_memory"  # a property that torch's annotations do not know
 RULE = (
-    f"error <= {ALLOWED:g} x baseline error + {ROUNDED} u(dtype) + {SUMMED} sqrt(K) u(fp32), "
-    "error = ||y - ref|| / ||ref||"
+    f"error <= {ALLOWED:g} x baseline error + {ROUNDED} u(dtype) + {SUMMED} sqrt(K) u(fp32) "
+    "+ the algorithm's stated error, error = ||y - ref|| / ||ref||"
 )
 
 
@@ -74,6 +75,15 @@ def rounding_term(dtype: torch.dtype, products: int) -> float:
     """The term of the rule for sums of ``products`` products, results in ``dtype``."""
     u, u32 = torch.finfo(dtype).eps / 2, torch.finfo(torch.float32).eps / 2
     return float(ROUNDED * u + SUMMED * products**0.5 * u32)
+
+
+def algorithm_error(layer: Layer, quantity: str, x: Tensor, options: Options) -> float:
+    """What the backend that serves the layer states for its algorithm on x."""
+    if layer.op != "conv3x3":
+        return 0.0
+    call = Call("conv3x3", x.device.type, x.dtype, layer.c_in, layer.c_out)
+    serves = select(call, options.backend)
+    return serves.conv3x3_error(quantity, tuple(x.shape), layer.c_out, layer.pool)
 
 
 @contextmanager
@@ -133,6 +143,7 @@ def check_small(group: Group, options: Options) -> list[Check]:
         for quantity, reference_value in ref.items():
             baseline = reference.errors(base[quantity], reference_value).rel
             term = rounding_term(options.dtype, _products(layer, quantity, n * h * w))
+            term += algorithm_error(layer, quantity, args[0], options)
             found.append(
                 Check(
                     group.name, case, quantity,
@@ -159,6 +170,7 @@ def check_real(group: Group, options: Options, seen: list[Check]) -> list[Check]
     for quantity, value in base.items():
         b = max(c.baseline for c in seen if c.quantity == quantity)
         term = rounding_term(options.dtype, _products(layer, quantity, n * layer.h * layer.w))
+        term += algorithm_error(layer, quantity, args[0], options)
         found.append(
             Check(
                 group.name, f"{tuple(args[0].shape)} against torch", quantity,
@@ -190,7 +202,7 @@ def _gradient_for(
         size += (x.shape[2] // down, x.shape[3] // down)
     generator = torch.Generator(x.device).manual_seed(seed + 99)
     g = torch.randn(size, generator=generator, device=x.device).to(x.dtype)
-    g = clear_gradient(g, cases.before_activation(layer, wide), layer.pool)
+    g = reference.clear_gradient(g, cases.before_activation(layer, wide), layer.pool)
     return g.contiguous(memory_format=torch.channels_last) if g.dim() == 4 else g
 
 

@@ -7,13 +7,14 @@ from pathlib import Path
 
 import pytest
 import torch
-from harness import cases, endtoend, layers, margin, networks, numerics, options
+from harness import cases, endtoend, layers, networks, numerics, options
 from harness.cli import main
 from torch import Tensor
 
 from vggfast import configs, reference
 from vggfast.backends.eager import EagerBackend
 from vggfast.configs import Layer
+from vggfast.reference import decisions
 
 PLAIN = Layer("conv2_1", "conv3x3", 8, 12, 9, 9, relu=True)
 POOLED = Layer("conv2_2", "conv3x3", 12, 20, 9, 9, relu=True, pool=True)
@@ -171,16 +172,16 @@ def test_equal_layers_are_run_once_and_all_named(net: str) -> None:
 
 def test_gradients_are_asked_for_where_the_decision_is_clear() -> None:
     z = torch.tensor([[[[1.0, 0.0], [0.5, -1.0]], [[-1.0, -2.0], [-1e-9, -3.0]]]])
-    relu = margin.distance(z, pool=False)
+    relu = decisions.distance(z, pool=False)
     assert (relu[0, 0, 0, 1], relu[0, 0, 0, 0] > 0.1) == (0, True)
-    pool = margin.distance(z, pool=True)
+    pool = decisions.distance(z, pool=True)
     assert pool.shape == (1, 2, 1, 1)
     assert pool[0, 0] > 0.1  # 1 against 0.5
     assert pool[0, 1] < 1e-8  # all below zero, one only just
-    g = margin.clear_gradient(torch.ones(1, 2, 1, 1), z, pool=True)
+    g = reference.clear_gradient(torch.ones(1, 2, 1, 1), z, pool=True)
     assert g.flatten().tolist() == [1, 0]
     tied = torch.tensor([[[[2.0, 2.0], [0.0, 1.0]]]])
-    assert margin.distance(tied, pool=True).item() == 0
+    assert decisions.distance(tied, pool=True).item() == 0
 
 
 @pytest.mark.parametrize("size", [1, 2, 7, 14, 28, 224])

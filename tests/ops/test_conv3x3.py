@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.tolerance import assert_close
 from vggfast import ops, reference
+from vggfast.backends import Call, select
 from vggfast.configs import conv_layers
 
 BACKENDS = ("eager", "cpu")
+ALGORITHMS = ("direct", "f4", "f6")  # of the cpu backend
 # (N, C_in, C_out, H, W): odd, edge and narrow maps, channels that fill no tile.
 SHAPES = [
     (1, 1, 1, 1, 1),
@@ -33,12 +35,15 @@ def _run(shape, relu, pool, bias, backend, seed=0):
     x = torch.randn(n, c_in, h, w, generator=g)
     weight = torch.randn(c_out, c_in, 3, 3, generator=g) * (2 / (9 * c_in)) ** 0.5
     args = [x, weight] + ([torch.randn(c_out, generator=g)] if bias else [])
+    z = reference.conv3x3(*(a.double() for a in args), *([] if bias else [None]), False, False)
+    size = (n, c_out, h // 2, w // 2) if pool else (n, c_out, h, w)
+    grad = torch.randn(size, generator=g)
+    grad = reference.clear_gradient(grad, z, pool, relu)  # no rounding may decide where it goes
 
     def result(function, dtype):
         leaves = [a.to(dtype).requires_grad_() for a in args]
         y = function(*leaves)
-        grad = torch.randn(y.shape, generator=torch.Generator().manual_seed(seed + 1))
-        return [y, *torch.autograd.grad(y, leaves, grad.to(dtype)), grad.abs().sum((0, 2, 3))]
+        return [y, *torch.autograd.grad(y, leaves, grad.to(dtype))]
 
     def ours(x, w, b=None):
         return ops.conv3x3(x, w, b, relu=relu, pool=pool, backend=backend)
@@ -48,34 +53,57 @@ def _run(shape, relu, pool, bias, backend, seed=0):
 
     names = ("y", "dx", "dw", "db")
     got, exact, torchs = result(ours, x.dtype), result(plain, torch.float64), result(plain, x.dtype)
-    *got, magnitude = got
     for name, a, b, c in zip(names, got, exact, torchs, strict=False):
         assert a.dtype == x.dtype
-        terms = magnitude if name == "db" else None
-        assert_close(f"{name} of {shape} relu={relu} pool={pool} bias={bias}", a, b, c, terms)
+        terms = grad.abs().sum((0, 2, 3)) if name == "db" else None
+        serves = select(Call("conv3x3", "cpu", x.dtype, c_in, c_out), backend)
+        extra = serves.conv3x3_error(name, (n, c_in, h, w), c_out, pool)
+        what = f"{name} of {shape} relu={relu} pool={pool} bias={bias}"
+        assert_close(what, a, b, c, terms, extra)
     return got
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.fixture
+def algorithm(request, monkeypatch):
+    """Forces an algorithm of the cpu backend."""
+    monkeypatch.setenv("VGGFAST_CPU_CONV", request.param)
+    return request.param
+
+
+def _all_forms(shape, backend):
+    for relu in (False, True):
+        for pool in (False, True)[: 1 + (min(shape[3:]) >= 2)]:  # a pool needs a 2x2 window
+            for bias in (False, True):
+                _run(shape, relu, pool, bias, backend)
+
+
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
-@pytest.mark.parametrize("relu", [False, True])
-@pytest.mark.parametrize("pool", [False, True])
-def test_result_and_gradients(shape, relu, pool, backend):
-    if pool and min(shape[3:]) < 2:
-        pytest.skip("a pool needs two rows and two columns")
-    for bias in (False, True):
-        _run(shape, relu, pool, bias, backend)
+def test_result_and_gradients_of_eager(shape):
+    _all_forms(shape, "eager")
 
 
+@pytest.mark.parametrize("algorithm", ALGORITHMS, indirect=True)
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_result_and_gradients(shape, algorithm):
+    _all_forms(shape, "cpu")
+
+
+@pytest.mark.parametrize("algorithm", ["auto", "f4", "f6"], indirect=True)
 @pytest.mark.parametrize("layer", conv_layers("D", 28), ids=lambda layer: layer.name)
-def test_layers_of_the_network(layer):
+def test_layers_of_the_network(layer, algorithm):
     """Real channel counts of VGG-D, on maps of a 28-pixel image."""
     if layer.op == "conv3x3":
         pool = layer.pool and min(layer.h, layer.w) >= 2
         _run((2, layer.c_in, layer.c_out, layer.h, layer.w), True, pool, True, None)
 
 
-@settings(max_examples=40, deadline=None, derandomize=True)
+@pytest.mark.parametrize("algorithm", ALGORITHMS, indirect=True)
+@settings(
+    max_examples=40,
+    deadline=None,
+    derandomize=True,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],  # it stays the same
+)
 @given(
     shape=st.tuples(
         st.integers(1, 3), st.integers(1, 40), st.integers(1, 40), st.integers(2, 12),
@@ -84,7 +112,7 @@ def test_layers_of_the_network(layer):
     relu=st.booleans(),
     pool=st.booleans(),
 )  # fmt: skip
-def test_any_shape(shape, relu, pool):
+def test_any_shape(algorithm, shape, relu, pool):
     _run(shape, relu, pool, True, "cpu")
 
 

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from vggfast.backends import cpu_weights, native
 from vggfast.backends.base import Backend, Call, channels_last_empty
-from vggfast.backends.cpu_conv import choose
+from vggfast.backends.cpu_conv import ERROR, choose
 
 
 class CpuBackend(Backend):
@@ -30,6 +30,14 @@ class CpuBackend(Backend):
         if op not in self.own_ops:
             return super().how(op)
         return f"own {native.module().build_config()['cpu_isa']} kernel"
+
+    def conv3x3_error(self, quantity: str, size: tuple[int, ...], c_out: int, pool: bool) -> float:
+        n, c_in, h, w = size
+        if quantity == "y":
+            return ERROR[choose(n, h, w, c_in, c_out, pool).name]
+        if quantity == "dx":
+            return ERROR[choose(n, h, w, c_out, c_in).name]
+        return 0.0
 
     def conv3x3(
         self, x: Tensor, w: Tensor, b: Tensor | None, relu: bool, pool: bool, save_argmax: bool

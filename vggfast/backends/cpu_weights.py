@@ -37,7 +37,7 @@ def transformed(w: Tensor, m: int, rotated: bool, threads: int) -> Tensor | None
     if w.is_inference():  # no version counter
         return None
     storage = w.untyped_storage()
-    key = (storage._cdata, w.storage_offset(), tuple(w.shape), m, rotated)
+    key = (storage._cdata, int(w.storage_offset()), tuple(w.shape), m, rotated)
     version, fingerprint = w._version, lib.fingerprint(w.data_ptr(), w.numel())
     with _lock:
         entry = _entries.get(key)
