@@ -1,0 +1,147 @@
+"""Winograd on the CPU: its stated error on hard inputs, non-finite values, and the kept weights."""
+
+from __future__ import annotations
+
+import gc
+
+import pytest
+import torch
+
+from vggfast import ops, reference
+from vggfast.backends import cpu_weights
+from vggfast.backends.cpu_conv import WORST, choose
+from vggfast.errors import InputError
+
+
+@pytest.fixture(params=["f4", "f6"])
+def algorithm(request, monkeypatch):
+    monkeypatch.setenv("VGGFAST_CPU_CONV", request.param)
+    return request.param
+
+
+@pytest.fixture(autouse=True)
+def _no_kept_weights():
+    cpu_weights.clear()
+    yield
+    cpu_weights.clear()
+
+
+def _wide_range(x):
+    return x * 10.0 ** torch.randint(-6, 7, x.shape)
+
+
+def _one_hot(x):
+    y = torch.zeros_like(x)
+    y[0, 3, 7, 8] = 1e6
+    return y
+
+
+ADVERSARIAL = {
+    "wide range": _wide_range,
+    "all equal": lambda x: torch.full_like(x, 3.0),
+    "one hot": _one_hot,
+    "checkerboard": lambda x: x.abs() * (-1.0) ** torch.arange(x.shape[-1]),
+    "tiny": lambda x: x * 1e-30,
+}
+
+
+@pytest.mark.parametrize("what", ADVERSARIAL)
+def test_stated_bound_on_hard_inputs(what, algorithm):
+    """No element is off by more than WORST u times the largest input times the sum of |w|."""
+    x, w = ADVERSARIAL[what](torch.randn(2, 32, 19, 26)), torch.randn(48, 32, 3, 3)
+    y = ops.conv3x3(x, w, backend="cpu")
+    exact = reference.conv3x3(x.double(), w.double(), None, False, False)
+    u = torch.finfo(torch.float32).eps / 2
+    scale = x.abs().max().double() * w.double().abs().sum((1, 2, 3)).view(1, -1, 1, 1)
+    assert ((y - exact).abs() <= WORST[algorithm] * u * scale).all()
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf"), 3e38])
+@pytest.mark.parametrize("relu", [False, True])
+def test_what_is_not_finite_spreads_no_further_than_in_torch(value, relu, algorithm):
+    """A transform would spread it over a whole tile, and overflow where the result does not."""
+    x, w = torch.randn(1, 16, 12, 12), torch.randn(16, 16, 3, 3) * 0.1
+    x[0, 5, 6, 7] = value
+    y = ops.conv3x3(x, w, relu=relu, backend="cpu")
+    plain = reference.conv3x3(x, w, None, relu, False)
+    torch.testing.assert_close(y, plain, rtol=1e-4, atol=1e-4, equal_nan=True)
+
+
+def test_dgrad_of_a_gradient_that_is_not_finite(algorithm):
+    x, w = torch.randn(1, 16, 12, 12, requires_grad=True), torch.randn(16, 16, 3, 3)
+    grad = torch.randn(1, 16, 12, 12)
+    grad[0, 1, 2, 3] = float("inf")
+    (got,) = torch.autograd.grad(ops.conv3x3(x, w, backend="cpu"), x, grad)
+    (want,) = torch.autograd.grad(reference.conv3x3(x, w, None, False, False), x, grad)
+    torch.testing.assert_close(got, want, rtol=1e-4, atol=1e-3, equal_nan=True)
+
+
+def _same(x, w):
+    got = ops.conv3x3(x, w, backend="cpu")
+    want = reference.conv3x3(x, w, None, False, False)
+    torch.testing.assert_close(got, want, rtol=1e-4, atol=2e-3)
+    return got
+
+
+def test_weights_are_kept_from_the_second_call_on(algorithm):
+    x, w = torch.randn(1, 16, 12, 12), torch.randn(16, 16, 3, 3)
+    first = _same(x, w)
+    assert cpu_weights.kept_bytes() == 0
+    assert torch.equal(_same(x, w), first)
+    assert cpu_weights.kept_bytes() > 0
+    assert torch.equal(_same(x, w), first)
+
+
+@pytest.mark.parametrize("change", ["in place", "behind torch's back", "one value in place"])
+def test_changed_weights_are_seen(change, algorithm):
+    x, w = torch.randn(1, 16, 12, 12), torch.nn.Parameter(torch.randn(16, 16, 3, 3))
+    for _ in range(3):
+        _same(x, w)
+    with torch.no_grad():
+        if change == "in place":
+            w.mul_(2)
+        elif change == "one value in place":
+            w[3, 4, 1, 1] += 1
+        else:
+            w.data.mul_(2)
+    _same(x, w)
+    assert cpu_weights.kept_bytes() == 0
+
+
+def test_a_new_tensor_in_the_old_ones_place_is_not_mistaken_for_it(algorithm):
+    x = torch.randn(1, 16, 12, 12)
+    for seed in range(6):
+        w = torch.randn(16, 16, 3, 3, generator=torch.Generator().manual_seed(seed))
+        _same(x, w)
+        _same(x, w)
+        del w
+
+
+def test_kept_weights_go_with_the_tensor(algorithm):
+    x, w = torch.randn(1, 16, 12, 12), torch.randn(16, 16, 3, 3)
+    _same(x, w)
+    _same(x, w)
+    del w
+    gc.collect()
+    assert cpu_weights.kept_bytes() == 0
+
+
+def test_inference_tensors_have_no_version(algorithm):
+    with torch.inference_mode():
+        x, w = torch.randn(1, 16, 12, 12), torch.randn(16, 16, 3, 3)
+        for _ in range(3):
+            _same(x, w)
+    assert cpu_weights.kept_bytes() == 0
+
+
+def test_an_unknown_algorithm_is_an_error(monkeypatch):
+    monkeypatch.setenv("VGGFAST_CPU_CONV", "fft")
+    with pytest.raises(InputError, match=r"VGGFAST_CPU_CONV: got 'fft', .* auto, direct, f4, f6"):
+        ops.conv3x3(torch.randn(1, 16, 8, 8), torch.randn(16, 16, 3, 3), backend="cpu")
+
+
+def test_the_choice_depends_on_the_shape():
+    assert choose(1, 224, 224, 3, 64).name == "direct"
+    assert choose(1, 224, 224, 64, 64).name == "f6"
+    assert choose(8, 28, 28, 512, 512).name == "f4"
+    assert choose(1, 2, 2, 512, 512).name == "direct"
