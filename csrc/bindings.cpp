@@ -10,6 +10,7 @@
 #include <string>
 
 #include "cpu/kernels.h"
+#include "cpu/workspace.h"
 #if VGGFAST_WITH_CUDA
 #include "cuda/maxpool2x2.h"
 #endif
@@ -209,6 +210,8 @@ PYBIND11_MODULE(_native, m) {
         py::arg("c_out"), py::arg("relu"), py::arg("pool"), py::arg("threads"));
   m.def("conv3x3_dgrad", &conv3x3_dgrad, py::arg("dz"), py::arg("w"), py::arg("dx"), py::arg("n"),
         py::arg("h"), py::arg("width"), py::arg("c_in"), py::arg("c_out"), py::arg("threads"));
+  m.def("workspace_bytes", &vggfast::workspace_bytes, "Bytes of scratch memory kept for reuse.");
+  m.def("workspace_clear", &vggfast::workspace_clear, "Returns that memory to the system.");
   m.def("fingerprint", &fingerprint, py::arg("p"), py::arg("count"));
   m.def("winograd_floats", &winograd_floats, py::arg("outs"), py::arg("ins"), py::arg("m"));
   m.def("winograd_weights", &winograd_weights, py::arg("w"), py::arg("u"), py::arg("c_out"),

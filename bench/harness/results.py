@@ -83,7 +83,8 @@ class Record:
                 "checks": [k.as_dict() for k in self.checks],
             },
             "ceilings": None if c is None else {
-                "gemm_size": c.gemm_size, "gemm_tflops": c.gemm_tflops, "copy_gbps": c.copy_gbps,
+                "gemm_size": c.gemm_size, "gemm_tflops": c.gemm_tflops,
+                "conv_tflops": c.conv_tflops, "copy_gbps": c.copy_gbps,
             },
             "networks": [r.as_dict() for r in self.networks],
             "layers": [

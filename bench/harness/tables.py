@@ -81,7 +81,7 @@ def _skipped_rows(table: Table, r: NetworkResult) -> None:
 
 def _roof(record: Record, tflops: float) -> str:
     c = record.ceilings
-    return f"{100 * tflops / c.gemm_tflops:.0f}" if c else "–"
+    return f"{100 * tflops / c.roof_tflops:.0f}" if c else "–"
 
 
 def _against(outcome: Outcome, name: str) -> str:
@@ -136,7 +136,9 @@ def show(record: Record, console: Console) -> None:
     if c is not None:
         console.print(
             f"ceilings measured with torch: GEMM {c.gemm_size}³ {record.options.dtype_name} "
-            f"{c.gemm_tflops:.3g} TFLOP/s, copy {c.copy_gbps:.3g} GB/s (read + write)"
+            f"{c.gemm_tflops:.3g} TFLOP/s, 3x3 convolution {c.conv_tflops:.3g} TFLOP/s, copy "
+            f"{c.copy_gbps:.3g} GB/s (read + write); the roof is the larger TFLOP/s. All count the "
+            "direct algorithm's operations, so Winograd may pass it"
         )
     if record.same:
         console.print(f"same kernels: {record.same}")

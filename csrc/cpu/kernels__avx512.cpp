@@ -5,11 +5,11 @@
 #ifdef _OPENMP
 #include <omp.h>
 #endif
-#include <stdlib.h>
 #include <string.h>
 
 #include "common/argmax.h"
 #include "cpu/kernels.h"
+#include "cpu/workspace.h"
 
 #pragma GCC target("avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,prefer-vector-width=512")
 #include <immintrin.h>

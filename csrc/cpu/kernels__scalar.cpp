@@ -5,11 +5,11 @@
 #ifdef _OPENMP
 #include <omp.h>
 #endif
-#include <stdlib.h>
 #include <string.h>
 
 #include "common/argmax.h"
 #include "cpu/kernels.h"
+#include "cpu/workspace.h"
 
 namespace vggfast {
 namespace {

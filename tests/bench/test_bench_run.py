@@ -34,6 +34,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], str,
     with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(printed):
         patch.setitem(session.LIMITS, ("cpu", True), 1.0)  # one round of everything
         patch.setitem(ceilings.GEMM_SIZE, "cpu", 256)
+        patch.setitem(ceilings.CONV_SHAPE, "cpu", (1, 32, 14))
         patch.setitem(ceilings.COPY_BYTES, "cpu", 1 << 20)
         patch.setattr(endtoend, "DRAWS", 3)
         assert main([*ARGV, "--out", str(out)]) == 0
@@ -101,6 +102,7 @@ def test_throughput(tiny: tuple[dict[str, Any], str, Path]) -> None:
         best = timed[r["best_baseline"]]["median_ms"]
         assert r["ratio"] == pytest.approx(best / timed["vggfast"]["median_ms"])
     assert record["ceilings"]["gemm_tflops"] > 0
+    assert record["ceilings"]["conv_tflops"] > 0
     assert record["ceilings"]["copy_gbps"] > 0
     assert "images/s" in printed
 
