@@ -125,6 +125,15 @@ void conv3x3_wgrad(Pointer x, Pointer dz, Pointer dw, long n, long h, long width
   finish(k.conv3x3_wgrad(floats(x), floats(dz), floats(dw), s, threads));
 }
 
+void conv3x3_wgrad_winograd(Pointer x, Pointer dz, Pointer dw, long n, long h, long width,
+                            long c_in, long c_out, int m, long chunk, int threads) {
+  const ConvShape s = winograd_shape(conv_shape(n, h, width, c_in, c_out, threads), m, chunk);
+  require(x && dz && dw && n >= 1, "x, dz and dw must not be null, N at least 1");
+  const CpuKernels& k = kernels();
+  py::gil_scoped_release release;
+  finish(k.conv3x3_wgrad_winograd(floats(x), floats(dz), floats(dw), s, m, chunk, threads));
+}
+
 void conv3x3_dz(Pointer grad, Pointer y, Pointer argmax, Pointer dz, Pointer db, long n, long h,
                 long width, long c, int threads) {
   const PoolShape s = pool_shape(n, h, width, c, argmax != 0, threads);
@@ -225,6 +234,9 @@ PYBIND11_MODULE(_native, m) {
         py::arg("c_out"), py::arg("m"), py::arg("block"), py::arg("threads"));
   m.def("conv3x3_wgrad", &conv3x3_wgrad, py::arg("x"), py::arg("dz"), py::arg("dw"), py::arg("n"),
         py::arg("h"), py::arg("width"), py::arg("c_in"), py::arg("c_out"), py::arg("threads"));
+  m.def("conv3x3_wgrad_winograd", &conv3x3_wgrad_winograd, py::arg("x"), py::arg("dz"),
+        py::arg("dw"), py::arg("n"), py::arg("h"), py::arg("width"), py::arg("c_in"),
+        py::arg("c_out"), py::arg("m"), py::arg("chunk"), py::arg("threads"));
   m.def("conv3x3_dz", &conv3x3_dz, py::arg("grad"), py::arg("y"), py::arg("argmax"), py::arg("dz"),
         py::arg("db"), py::arg("n"), py::arg("h"), py::arg("width"), py::arg("c"),
         py::arg("threads"));

@@ -21,14 +21,24 @@ namespace {
 #include "cpu/weights.inc"
 #include "cpu/fprop.inc"
 #include "cpu/winograd_transform.inc"
+#include "cpu/winograd_tile.inc"
 #include "cpu/winograd_weights.inc"
 #include "cpu/winograd_fprop.inc"
 #include "cpu/wgrad.inc"
+#include "cpu/winograd_wgrad.inc"
 }  // namespace
 
-const CpuKernels kScalarKernels = {
-    "scalar",         conv3x3,          conv3x3_dgrad,          winograd_weights_floats,
-    winograd_weights, conv3x3_winograd, conv3x3_dgrad_winograd, conv3x3_wgrad,
-    conv3x3_dz,       maxpool2x2,       maxpool2x2_backward};
+const CpuKernels kScalarKernels = {"scalar",
+                                   conv3x3,
+                                   conv3x3_dgrad,
+                                   winograd_weights_floats,
+                                   winograd_weights,
+                                   conv3x3_winograd,
+                                   conv3x3_dgrad_winograd,
+                                   conv3x3_wgrad,
+                                   conv3x3_wgrad_winograd,
+                                   conv3x3_dz,
+                                   maxpool2x2,
+                                   maxpool2x2_backward};
 
 }  // namespace vggfast
