@@ -67,13 +67,29 @@ def test_what_is_not_finite_spreads_no_further_than_in_torch(value, relu, algori
     torch.testing.assert_close(y, plain, rtol=1e-4, atol=1e-4, equal_nan=True)
 
 
-def test_dgrad_of_a_gradient_that_is_not_finite(algorithm):
-    x, w = torch.randn(1, 16, 12, 12, requires_grad=True), torch.randn(16, 16, 3, 3)
+def test_gradients_of_a_gradient_that_is_not_finite(algorithm):
+    leaves = torch.randn(1, 16, 12, 12).requires_grad_(), torch.randn(16, 16, 3, 3).requires_grad_()
     grad = torch.randn(1, 16, 12, 12)
     grad[0, 1, 2, 3] = float("inf")
-    (got,) = torch.autograd.grad(ops.conv3x3(x, w, backend="cpu"), x, grad)
-    (want,) = torch.autograd.grad(reference.conv3x3(x, w, None, False, False), x, grad)
-    torch.testing.assert_close(got, want, rtol=1e-4, atol=1e-3, equal_nan=True)
+    got = torch.autograd.grad(ops.conv3x3(*leaves, backend="cpu"), leaves, grad)
+    plain = reference.conv3x3(*leaves, None, False, False)
+    for a, b in zip(got, torch.autograd.grad(plain, leaves, grad), strict=True):
+        assert b.isinf().any()
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-3, equal_nan=True)
+
+
+def test_wgrad_does_not_depend_on_the_threads(algorithm):
+    x, w = torch.randn(3, 40, 30, 30), torch.randn(24, 40, 3, 3, requires_grad=True)
+    grad = torch.randn(3, 24, 30, 30)
+    before, found = torch.get_num_threads(), []
+    try:
+        for threads in (1, 2, 5):
+            torch.set_num_threads(threads)
+            found += torch.autograd.grad(ops.conv3x3(x, w, backend="cpu"), w, grad)
+    finally:
+        torch.set_num_threads(before)
+    assert torch.equal(found[0], found[1])
+    assert torch.equal(found[0], found[2])
 
 
 def _same(x, w):

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from vggfast.backends import cpu_weights, native
 from vggfast.backends.base import Backend, Call, channels_last_empty
-from vggfast.backends.cpu_conv import ERROR, choose
+from vggfast.backends.cpu_conv import ERROR, choose, choose_wgrad
 
 
 class CpuBackend(Backend):
@@ -37,7 +37,7 @@ class CpuBackend(Backend):
             return ERROR[choose(n, h, w, c_in, c_out, pool).name]
         if quantity == "dx":
             return ERROR[choose(n, h, w, c_out, c_in).name]
-        return 0.0
+        return ERROR[choose_wgrad(n, h, w, c_in, c_out).name] if quantity == "dw" else 0.0
 
     def conv3x3(
         self, x: Tensor, w: Tensor, b: Tensor | None, relu: bool, pool: bool, save_argmax: bool
@@ -73,7 +73,7 @@ class CpuBackend(Backend):
         pool: bool,
         needs: tuple[bool, bool, bool],
     ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
-        (n, c_in, h, width), c_out = x.shape, w.shape[0]
+        (n, _, h, width), c_out = x.shape, w.shape[0]
         lib, threads = native.module(), torch.get_num_threads()
         # Without ReLU and pool the incoming gradient is dz already.
         makes_dz = (relu or pool) and (needs[0] or needs[1])
@@ -88,10 +88,7 @@ class CpuBackend(Backend):
         if needs[0]:
             dx = _dgrad(dz, w)
         if needs[1]:
-            dw = torch.empty_like(w)
-            lib.conv3x3_wgrad(
-                x.data_ptr(), dz.data_ptr(), dw.data_ptr(), n, h, width, c_in, c_out, threads
-            )
+            dw = _wgrad(x, dz)
         return dx, dw, db
 
     def maxpool2x2(self, x: Tensor, save_argmax: bool) -> tuple[Tensor, Tensor | None]:
@@ -129,6 +126,22 @@ def _dgrad(dz: Tensor, w: Tensor) -> Tensor:
             *sizes, how.m, how.block, threads,
         )  # fmt: skip
     return dx
+
+
+def _wgrad(x: Tensor, dz: Tensor) -> Tensor:
+    """dw (C_out, C_in, 3, 3) from x (N, C_in, H, W) and dz (N, C_out, H, W)."""
+    (n, c_in, h, width), c_out = x.shape, dz.shape[1]
+    lib, threads = native.module(), torch.get_num_threads()
+    dw = x.new_empty((c_out, c_in, 3, 3))
+    sizes = (n, h, width, c_in, c_out)
+    how = choose_wgrad(*sizes)
+    if how.m == 0:
+        lib.conv3x3_wgrad(x.data_ptr(), dz.data_ptr(), dw.data_ptr(), *sizes, threads)
+    else:
+        lib.conv3x3_wgrad_winograd(
+            x.data_ptr(), dz.data_ptr(), dw.data_ptr(), *sizes, how.m, how.block, threads
+        )
+    return dw
 
 
 def _pointer(t: Tensor | None) -> int:

@@ -22,14 +22,11 @@ WORST = {"f4": 160.0, "f6": 1833.0}
 
 @dataclass(frozen=True)
 class Algorithm:
-    """``m`` outputs a tile along each side (0: direct), and output tiles a task."""
+    """``m`` outputs a tile along each side (0: direct), and output tiles a task or a chunk."""
 
     name: str
     m: int = 0
     block: int = 0
-
-
-_DIRECT = Algorithm("direct")
 
 
 def choose(n: int, h: int, w: int, c_in: int, c_out: int, pool: bool = False) -> Algorithm:
@@ -38,19 +35,42 @@ def choose(n: int, h: int, w: int, c_in: int, c_out: int, pool: bool = False) ->
     Raises:
         InputError: ``VGGFAST_CPU_CONV`` names none.
     """
+    name = _forced() or _fastest(n, h, w, c_in, c_out, pool)
+    # Measured on 2 cores (docs/design.md): few channels want V in the second cache level, many want
+    # the weights to stream by seldom.
+    return _algorithm(name, 28 if c_in * c_out <= 128 * 128 else 112)
+
+
+def choose_wgrad(n: int, h: int, w: int, c_in: int, c_out: int) -> Algorithm:
+    """The same for the weights' gradient, where F(6x6) was never clearly the faster one.
+
+    Longer chunks would be faster by 2 to 10 % and round more.
+    """
+    fastest = _fastest(n, h, w, c_in, c_out, False, ("f4",))
+    return _algorithm(_forced() or fastest, 224)
+
+
+def _algorithm(name: str, block: int) -> Algorithm:
+    return Algorithm(name) if name == "direct" else Algorithm(name, int(name[1]), block)
+
+
+def _forced() -> str | None:
     forced = os.environ.get("VGGFAST_CPU_CONV", "auto")
     if forced not in ("auto", *ALGORITHMS):
         allowed = ", ".join(("auto", *ALGORITHMS))
         raise InputError(f"VGGFAST_CPU_CONV: got {forced!r}, allowed are {allowed}")
-    name = _fastest(n, h, w, c_in, c_out, pool) if forced == "auto" else forced
-    if name == "direct":
-        return _DIRECT
-    # Measured on 2 cores (docs/design.md): few channels want V in the second cache level, many want
-    # the weights to stream by seldom.
-    return Algorithm(name, int(name[1]), 28 if c_in * c_out <= 128 * 128 else 112)
+    return None if forced == "auto" else forced
 
 
-def _fastest(n: int, h: int, w: int, c_in: int, c_out: int, pool: bool) -> str:
+def _fastest(
+    n: int,
+    h: int,
+    w: int,
+    c_in: int,
+    c_out: int,
+    pool: bool,
+    winograd: tuple[str, ...] = ("f4", "f6"),
+) -> str:
     """Counts multiplications for one pair of channels.
 
     Winograd's count 1.3 times, because the tiles travel through memory, and as if there were 16
@@ -63,8 +83,9 @@ def _fastest(n: int, h: int, w: int, c_in: int, c_out: int, pool: bool) -> str:
     if pool:
         h, w = h // 2 * 2, w // 2 * 2
     cost = {"direct": 9.0 * n * h * w}
-    for m in (4, 6):
+    for name in winograd:
+        m = int(name[1])
         tiles = n * -(-h // m) * -(-w // m)
         weights = 16 if m == 4 else 16 * max(1, c_in * c_out // 128**2)
-        cost[f"f{m}"] = 1.3 * (m + 2) ** 2 * (tiles + weights)
+        cost[name] = 1.3 * (m + 2) ** 2 * (tiles + weights)
     return min(cost, key=lambda name: cost[name])
