@@ -40,7 +40,8 @@ PYTEST := $(RUN) -m pytest
 help:
 	@sed -n '1,5p' Makefile
 
-# An environment that this file did not make is left alone; one that borrows sees its parent's packages.
+# An environment that this file did not make is left alone. One that borrows sees its parent's packages:
+# through parent.pth where the parent is itself a virtual environment.
 $(READY): $(if $(BORROW),,requirements-dev.txt)
 	@if [ ! -x $(RUN) ]; then \
 	  $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \
@@ -49,6 +50,8 @@ $(READY): $(if $(BORROW),,requirements-dev.txt)
 	    $(PYTHON) -c 'import torch, pybind11, setuptools, pytest' || \
 	      { echo "vggfast: PYTHON=$(PYTHON) lacks one of torch, pybind11, setuptools, pytest; leave PYTHON out to have them installed in .venv" >&2; exit 2; }; \
 	    $(PYTHON) -m venv --without-pip --system-site-packages $(VENV); \
+	    $(PYTHON) -c 'import sysconfig; print(sysconfig.get_path("purelib"), sysconfig.get_path("platlib"), sep="\n")' \
+	      > "$$($(RUN) -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/parent.pth"; \
 	  else \
 	    $(PYTHON) -m venv $(VENV) || \
 	      { rm -rf $(VENV); echo "vggfast: $(PYTHON) cannot make a virtual environment; install its venv module, for example 'apt install python3-venv'" >&2; exit 2; }; \
