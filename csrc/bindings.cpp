@@ -10,7 +10,7 @@
 #include <string>
 
 #include "cpu/kernels.h"
-#include "cpu/workspace.h"
+#include "cpu/memory.h"
 #if VGGFAST_WITH_CUDA
 #include "cuda/maxpool2x2.h"
 #endif
@@ -161,6 +161,25 @@ void maxpool2x2_backward(Pointer grad, Pointer argmax, Pointer dx, long n, long 
   finish(k.maxpool2x2_backward(floats(grad), bytes(argmax), floats(dx), s, threads));
 }
 
+// Memory of a large result; it goes back to the kept blocks with the last tensor that uses it.
+class Memory {
+ public:
+  explicit Memory(long count) : floats_(nullptr), count_(count) {
+    require(count >= 1, "floats: at least 1");
+    floats_ = vggfast::memory_acquire(count);
+    finish(floats_ != nullptr);
+  }
+  ~Memory() { vggfast::memory_release(floats_); }
+  Memory(const Memory&) = delete;
+  Memory& operator=(const Memory&) = delete;
+
+  py::buffer_info buffer() { return py::buffer_info(floats_, count_); }
+
+ private:
+  float* floats_;
+  long count_;
+};
+
 // A few of the values at `p`, as a number: tells weights that changed behind torch's back.
 uint64_t fingerprint(Pointer p, long count) {
   require(p != 0 && count >= 1, "p must not be null, count at least 1");
@@ -219,8 +238,11 @@ PYBIND11_MODULE(_native, m) {
         py::arg("c_out"), py::arg("relu"), py::arg("pool"), py::arg("threads"));
   m.def("conv3x3_dgrad", &conv3x3_dgrad, py::arg("dz"), py::arg("w"), py::arg("dx"), py::arg("n"),
         py::arg("h"), py::arg("width"), py::arg("c_in"), py::arg("c_out"), py::arg("threads"));
-  m.def("workspace_bytes", &vggfast::workspace_bytes, "Bytes of scratch memory kept for reuse.");
-  m.def("workspace_clear", &vggfast::workspace_clear, "Returns that memory to the system.");
+  py::class_<Memory>(m, "Memory", py::buffer_protocol(), "Floats for a large result.")
+      .def(py::init<long>(), py::arg("floats"))
+      .def_buffer(&Memory::buffer);
+  m.def("memory_kept_bytes", &vggfast::memory_kept_bytes, "Bytes of memory kept for later calls.");
+  m.def("memory_clear", &vggfast::memory_clear, "Returns that memory to the system.");
   m.def("fingerprint", &fingerprint, py::arg("p"), py::arg("count"));
   m.def("winograd_floats", &winograd_floats, py::arg("outs"), py::arg("ins"), py::arg("m"));
   m.def("winograd_weights", &winograd_weights, py::arg("w"), py::arg("u"), py::arg("c_out"),

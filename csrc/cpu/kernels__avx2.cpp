@@ -9,7 +9,7 @@
 
 #include "common/argmax.h"
 #include "cpu/kernels.h"
-#include "cpu/workspace.h"
+#include "cpu/memory.h"
 
 #pragma GCC target("avx2,fma")
 #include <immintrin.h>

@@ -9,7 +9,7 @@
 
 #include "common/argmax.h"
 #include "cpu/kernels.h"
-#include "cpu/workspace.h"
+#include "cpu/memory.h"
 
 #pragma GCC target("avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,prefer-vector-width=512")
 #include <immintrin.h>

@@ -9,7 +9,7 @@
 
 #include "common/argmax.h"
 #include "cpu/kernels.h"
-#include "cpu/workspace.h"
+#include "cpu/memory.h"
 
 namespace vggfast {
 namespace {

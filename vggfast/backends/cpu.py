@@ -6,8 +6,9 @@ import torch
 from torch import Tensor
 
 from vggfast.backends import cpu_weights, native
-from vggfast.backends.base import Backend, Call, channels_last_empty
+from vggfast.backends.base import Backend, Call
 from vggfast.backends.cpu_conv import ERROR, choose, choose_wgrad
+from vggfast.backends.cpu_memory import empty, empty_map
 
 
 class CpuBackend(Backend):
@@ -44,7 +45,7 @@ class CpuBackend(Backend):
     ) -> tuple[Tensor, Tensor | None]:
         (n, c_in, h, width), c_out = x.shape, w.shape[0]
         size = (n, c_out, h // 2, width // 2) if pool else (n, c_out, h, width)
-        y = channels_last_empty(*size, like=x)
+        y = empty_map(*size)
         argmax = _argmax_empty(*size) if pool and save_argmax else None
         lib, threads = native.module(), torch.get_num_threads()
         sizes = (n, h, width, c_in, c_out, relu, pool)
@@ -77,7 +78,7 @@ class CpuBackend(Backend):
         lib, threads = native.module(), torch.get_num_threads()
         # Without ReLU and pool the incoming gradient is dz already.
         makes_dz = (relu or pool) and (needs[0] or needs[1])
-        dz = channels_last_empty(n, c_out, h, width, grad) if makes_dz else grad
+        dz = empty_map(n, c_out, h, width) if makes_dz else grad
         db = grad.new_empty(c_out) if needs[2] else None
         if makes_dz or db is not None:
             lib.conv3x3_dz(
@@ -93,7 +94,7 @@ class CpuBackend(Backend):
 
     def maxpool2x2(self, x: Tensor, save_argmax: bool) -> tuple[Tensor, Tensor | None]:
         n, c, h, width = x.shape
-        y = channels_last_empty(n, c, h // 2, width // 2, x)
+        y = empty_map(n, c, h // 2, width // 2)
         argmax = _argmax_empty(n, c, h // 2, width // 2) if save_argmax else None
         native.module().maxpool2x2(
             x.data_ptr(), y.data_ptr(), _pointer(argmax), n, h, width, c, torch.get_num_threads()
@@ -102,7 +103,7 @@ class CpuBackend(Backend):
 
     def maxpool2x2_backward(self, grad: Tensor, argmax: Tensor, height: int, width: int) -> Tensor:
         n, c = grad.shape[:2]
-        dx = channels_last_empty(n, c, height, width, grad)
+        dx = empty_map(n, c, height, width)
         native.module().maxpool2x2_backward(
             grad.data_ptr(), argmax.data_ptr(), dx.data_ptr(),
             n, height, width, c, torch.get_num_threads(),
@@ -114,7 +115,7 @@ def _dgrad(dz: Tensor, w: Tensor) -> Tensor:
     """dx (N, C_in, H, W) from dz (N, C_out, H, W) and w (C_out, C_in, 3, 3)."""
     (n, c_out, h, width), c_in = dz.shape, w.shape[1]
     lib, threads = native.module(), torch.get_num_threads()
-    dx = channels_last_empty(n, c_in, h, width, dz)
+    dx = empty_map(n, c_in, h, width)
     sizes = (n, h, width, c_in, c_out)
     how = choose(n, h, width, c_out, c_in)
     if how.m == 0:
@@ -132,7 +133,7 @@ def _wgrad(x: Tensor, dz: Tensor) -> Tensor:
     """dw (C_out, C_in, 3, 3) from x (N, C_in, H, W) and dz (N, C_out, H, W)."""
     (n, c_in, h, width), c_out = x.shape, dz.shape[1]
     lib, threads = native.module(), torch.get_num_threads()
-    dw = x.new_empty((c_out, c_in, 3, 3))
+    dw = empty((c_out, c_in, 3, 3))
     sizes = (n, h, width, c_in, c_out)
     how = choose_wgrad(*sizes)
     if how.m == 0:

@@ -1,16 +1,17 @@
-// Scratch memory that is kept between calls: fresh pages cost more than the work done in them.
+// Memory that is kept between calls, for scratch and for large results: fresh pages cost more than
+// the work done in them.
 #pragma once
 
 namespace vggfast {
 
 // `floats` floats aligned to a cache line, with whatever was in them; null if there is no memory.
-float* workspace_acquire(long floats);
+float* memory_acquire(long floats);
 
 // Gives it back; null is allowed.
-void workspace_release(float* memory);
+void memory_release(float* block);
 
 // Bytes kept for later calls, and a way to return them to the system.
-long workspace_bytes();
-void workspace_clear();
+long memory_kept_bytes();
+void memory_clear();
 
 }  // namespace vggfast

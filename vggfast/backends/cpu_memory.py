@@ -1,0 +1,41 @@
+"""Tensors in memory that is kept between calls: fresh pages cost more than the work done in them.
+
+A large tensor from the system is mapped and cleared page by page every time it is made, which takes
+a network a tenth of its time. Here its block returns to the extension's pool with the last tensor
+that uses it; what is held is bounded by what was once in use (csrc/cpu/memory.cpp).
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from vggfast.backends import native
+
+# Smaller ones come from malloc's heap, which keeps its pages itself.
+LEAST_BYTES = 2 << 20
+
+
+def empty(shape: tuple[int, ...]) -> Tensor:
+    """An uninitialised contiguous float32 tensor."""
+    return _empty(shape, _contiguous(shape))
+
+
+def empty_map(n: int, c: int, h: int, w: int) -> Tensor:
+    """An uninitialised channels_last (N, C, H, W) float32 tensor."""
+    return _empty((n, c, h, w), (h * w * c, 1, w * c, c))
+
+
+def _empty(shape: tuple[int, ...], strides: tuple[int, ...]) -> Tensor:
+    count = math.prod(shape)
+    if count * 4 < LEAST_BYTES:
+        return torch.empty_strided(shape, strides)
+    memory = torch.frombuffer(native.module().Memory(count), dtype=torch.float32)
+    # Not a view of `memory`: autograd would refuse to change a view made without gradients in place.
+    return torch.empty(0).set_(memory.untyped_storage(), 0, shape, strides)
+
+
+def _contiguous(shape: tuple[int, ...]) -> tuple[int, ...]:
+    return tuple(math.prod(shape[i + 1 :]) for i in range(len(shape)))
