@@ -33,7 +33,7 @@ def _empty(shape: tuple[int, ...], strides: tuple[int, ...]) -> Tensor:
     if count * 4 < LEAST_BYTES:
         return torch.empty_strided(shape, strides)
     memory = torch.frombuffer(native.module().Memory(count), dtype=torch.float32)
-    # Not a view of `memory`: autograd would refuse to change a view made without gradients in place.
+    # Not a view of `memory`: autograd refuses to change one in place that was made in no_grad mode.
     return torch.empty(0).set_(memory.untyped_storage(), 0, shape, strides)
 
 
