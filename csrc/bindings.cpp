@@ -161,6 +161,36 @@ void maxpool2x2_backward(Pointer grad, Pointer argmax, Pointer dx, long n, long 
   finish(k.maxpool2x2_backward(floats(grad), bytes(argmax), floats(dx), s, threads));
 }
 
+void check_linear(long m, long k, long o, int threads) {
+  require(m >= 1 && k >= 1 && o >= 1, "a dimension is out of range");
+  require(threads >= 1, "threads: at least 1");
+}
+
+void linear(Pointer x, Pointer w, Pointer b, Pointer y, long m, long k, long o, bool relu,
+            int threads) {
+  check_linear(m, k, o, threads);
+  require(x && w && y, "x, w and y must not be null");
+  const CpuKernels& kernel = kernels();
+  py::gil_scoped_release release;
+  finish(kernel.linear(floats(x), floats(w), floats(b), floats(y), m, k, o, relu, threads));
+}
+
+void linear_dgrad(Pointer grad, Pointer w, Pointer dx, long m, long k, long o, int threads) {
+  check_linear(m, k, o, threads);
+  require(grad && w && dx, "grad, w and dx must not be null");
+  const CpuKernels& kernel = kernels();
+  py::gil_scoped_release release;
+  finish(kernel.linear_dgrad(floats(grad), floats(w), floats(dx), m, k, o, threads));
+}
+
+void linear_wgrad(Pointer grad, Pointer x, Pointer dw, long m, long k, long o, int threads) {
+  check_linear(m, k, o, threads);
+  require(grad && x && dw, "grad, x and dw must not be null");
+  const CpuKernels& kernel = kernels();
+  py::gil_scoped_release release;
+  finish(kernel.linear_wgrad(floats(grad), floats(x), floats(dw), m, k, o, threads));
+}
+
 // Memory of a large result; it goes back to the kept blocks with the last tensor that uses it.
 class Memory {
  public:
@@ -267,6 +297,12 @@ PYBIND11_MODULE(_native, m) {
   m.def("maxpool2x2_backward", &maxpool2x2_backward, py::arg("grad"), py::arg("argmax"),
         py::arg("dx"), py::arg("n"), py::arg("h"), py::arg("width"), py::arg("c"),
         py::arg("threads"));
+  m.def("linear", &linear, py::arg("x"), py::arg("w"), py::arg("b"), py::arg("y"), py::arg("m"),
+        py::arg("k"), py::arg("o"), py::arg("relu"), py::arg("threads"));
+  m.def("linear_dgrad", &linear_dgrad, py::arg("grad"), py::arg("w"), py::arg("dx"), py::arg("m"),
+        py::arg("k"), py::arg("o"), py::arg("threads"));
+  m.def("linear_wgrad", &linear_wgrad, py::arg("grad"), py::arg("x"), py::arg("dw"), py::arg("m"),
+        py::arg("k"), py::arg("o"), py::arg("threads"));
 #if VGGFAST_WITH_CUDA
   m.def("cuda_maxpool2x2", &cuda_maxpool2x2, py::arg("x"), py::arg("y"), py::arg("argmax"),
         py::arg("n"), py::arg("h"), py::arg("width"), py::arg("c"), py::arg("stream"));

@@ -52,6 +52,14 @@ struct CpuKernels {
   bool (*maxpool2x2)(const float* x, float* y, uint8_t* argmax, PoolShape s, int threads);
   bool (*maxpool2x2_backward)(const float* grad, const uint8_t* argmax, float* dx, PoolShape s,
                               int threads);
+  // y (M, O) = relu?(x (M, K) w (O, K)^T + b); b may be null. For small M: w is read once.
+  bool (*linear)(const float* x, const float* w, const float* b, float* y, long m, long k, long o,
+                 bool relu, int threads);
+  // dx (M, K) and dw (O, K) from grad (M, O), the gradient before bias and ReLU.
+  bool (*linear_dgrad)(const float* grad, const float* w, float* dx, long m, long k, long o,
+                       int threads);
+  bool (*linear_wgrad)(const float* grad, const float* x, float* dw, long m, long k, long o,
+                       int threads);
 };
 
 // The kernel set for this machine, or the one named by VGGFAST_CPU_ISA. Returns null and sets

@@ -26,6 +26,7 @@ namespace {
 #include "cpu/winograd_fprop.inc"
 #include "cpu/wgrad.inc"
 #include "cpu/winograd_wgrad.inc"
+#include "cpu/linear.inc"
 }  // namespace
 
 const CpuKernels kScalarKernels = {"scalar",
@@ -39,6 +40,9 @@ const CpuKernels kScalarKernels = {"scalar",
                                    conv3x3_wgrad_winograd,
                                    conv3x3_dz,
                                    maxpool2x2,
-                                   maxpool2x2_backward};
+                                   maxpool2x2_backward,
+                                   linear,
+                                   linear_dgrad,
+                                   linear_wgrad};
 
 }  // namespace vggfast

@@ -7,6 +7,9 @@ enum { VL = 8, NV = 2, MR = 6 };  // vector length, vectors and pixels of a regi
 static inline V v_zero() { return _mm256_setzero_ps(); }
 static inline V v_load(const float* p) { return _mm256_loadu_ps(p); }
 static inline void v_store(float* p, V v) { _mm256_storeu_ps(p, v); }
+// Past the caches, to an aligned place; v_stream_end before others read it.
+static inline void v_stream(float* p, V v) { _mm256_stream_ps(p, v); }
+static inline void v_stream_end() { _mm_sfence(); }
 static inline V v_set(float s) { return _mm256_set1_ps(s); }
 static inline V v_add(V a, V b) { return _mm256_add_ps(a, b); }
 static inline V v_sub(V a, V b) { return _mm256_sub_ps(a, b); }

@@ -7,6 +7,9 @@ enum { VL = 16, NV = 2, MR = 14 };  // vector length, vectors and pixels of a re
 static inline V v_zero() { return _mm512_setzero_ps(); }
 static inline V v_load(const float* p) { return _mm512_loadu_ps(p); }
 static inline void v_store(float* p, V v) { _mm512_storeu_ps(p, v); }
+// Past the caches, to an aligned place; v_stream_end before others read it.
+static inline void v_stream(float* p, V v) { _mm512_stream_ps(p, v); }
+static inline void v_stream_end() { _mm_sfence(); }
 static inline V v_set(float s) { return _mm512_set1_ps(s); }
 static inline V v_add(V a, V b) { return _mm512_add_ps(a, b); }
 static inline V v_sub(V a, V b) { return _mm512_sub_ps(a, b); }

@@ -38,6 +38,15 @@ for n, c_in, c_out, h, w in shapes:
         got = [y, *torch.autograd.grad(y, leaves, grad)]
         want = [exact, *torch.autograd.grad(exact, wide, grad.double())]
         worst = max([worst, *(reference.errors(a, b).rel for a, b in zip(got, want))])
+for m, k, o in [(1, 33, 5), (11, 64, 9), (8, 100, 3)]:
+    leaves = [torch.randn(m, k), torch.randn(o, k), torch.randn(o)]
+    leaves = [t.requires_grad_() for t in leaves]
+    wide = [t.detach().double().requires_grad_() for t in leaves]
+    y, exact = ops.linear(*leaves, backend="cpu"), reference.linear(*wide)
+    grad = torch.randn(y.shape)
+    got = [y, *torch.autograd.grad(y, leaves, grad)]
+    want = [exact, *torch.autograd.grad(exact, wide, grad.double())]
+    worst = max([worst, *(reference.errors(a, b).rel for a, b in zip(got, want))])
 print(worst)
 """
 
@@ -159,6 +168,9 @@ def test_a_forked_child_can_use_it_with_one_thread():
         ("conv3x3", (1, 1, 0, 1, 0, 1, 1, 1, 1, 1, False, False, 0)),
         ("maxpool2x2", (1, 1, 0, 1, 1, 1, 1, 1)),
         ("conv3x3_wgrad", (1, 1, 1, 0, 1, 1, 1, 1, 1)),
+        ("linear", (1, 0, 0, 1, 1, 1, 1, False, 1)),
+        ("linear_dgrad", (1, 1, 1, 0, 1, 1, 1)),
+        ("linear_wgrad", (1, 1, 1, 1, 1, 1, 0)),
     ],
 )
 def test_memory_safety_is_checked_again(name, arguments):

@@ -10,12 +10,18 @@ from vggfast.backends.base import Backend, Call
 from vggfast.backends.cpu_conv import ERROR, choose, choose_wgrad
 from vggfast.backends.cpu_memory import empty, empty_map
 
+# The FC kernels read the weights once, whatever the batch; above these torch's GEMM is faster.
+MOST_ROWS, MOST_ROWS_BACKWARD = 64, 16
+
 
 class CpuBackend(Backend):
-    """Convolution by Winograd or as an implicit GEMM, on ``torch.get_num_threads()`` threads."""
+    """Convolution by Winograd or as an implicit GEMM; FC layers of a small batch.
+
+    All on ``torch.get_num_threads()`` threads.
+    """
 
     name = "cpu"
-    own_ops = frozenset({"conv3x3", "maxpool2x2"})
+    own_ops = frozenset({"conv3x3", "maxpool2x2", "linear"})
 
     def unavailable(self) -> str | None:
         return native.why_missing()
@@ -30,7 +36,10 @@ class CpuBackend(Backend):
     def how(self, op: str) -> str:
         if op not in self.own_ops:
             return super().how(op)
-        return f"own {native.module().build_config()['cpu_isa']} kernel"
+        kernel = f"own {native.module().build_config()['cpu_isa']} kernel"
+        if op != "linear":
+            return kernel
+        return f"{kernel} (batch <= {MOST_ROWS}, backward <= {MOST_ROWS_BACKWARD}, else torch's)"
 
     def conv3x3_error(self, quantity: str, size: tuple[int, ...], c_out: int, pool: bool) -> float:
         n, c_in, h, w = size
@@ -92,6 +101,41 @@ class CpuBackend(Backend):
             dw = _wgrad(x, dz)
         return dx, dw, db
 
+    def gemm(self, x: Tensor, w: Tensor, b: Tensor | None, relu: bool) -> Tensor:
+        (m, k), o = x.shape, w.shape[0]
+        if not _few_rows(x, w, MOST_ROWS):
+            return super().gemm(x, w, b, relu)
+        b = None if b is None else b.contiguous()
+        y = empty((m, o))
+        native.module().linear(
+            x.data_ptr(), w.data_ptr(), _pointer(b), y.data_ptr(), m, k, o, relu,
+            torch.get_num_threads(),
+        )  # fmt: skip
+        return y
+
+    def gemm_backward(
+        self, grad: Tensor, x: Tensor, w: Tensor, y: Tensor | None, needs: tuple[bool, bool, bool]
+    ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+        if grad.dtype is not torch.float32:
+            return super().gemm_backward(grad, x, w, y, needs)
+        if y is not None:
+            grad = torch.where(y <= 0, 0, grad)
+        # Where a gradient is not asked for, x or w is not there.
+        (m, o), k = grad.shape, x.shape[1] if needs[1] else w.shape[1]
+        dx = empty((m, k)) if needs[0] else None
+        dw = empty((o, k)) if needs[1] else None
+        if _few_rows(grad, x if needs[1] else w, MOST_ROWS_BACKWARD):
+            lib, threads = native.module(), torch.get_num_threads()
+            grad = grad.contiguous()
+            if dx is not None:
+                lib.linear_dgrad(grad.data_ptr(), w.data_ptr(), dx.data_ptr(), m, k, o, threads)
+            if dw is not None:
+                lib.linear_wgrad(grad.data_ptr(), x.data_ptr(), dw.data_ptr(), m, k, o, threads)
+        else:
+            dx = None if dx is None else torch.mm(grad, w, out=dx)
+            dw = None if dw is None else torch.mm(grad.t(), x, out=dw)
+        return dx, dw, grad.sum(0) if needs[2] else None
+
     def maxpool2x2(self, x: Tensor, save_argmax: bool) -> tuple[Tensor, Tensor | None]:
         n, c, h, width = x.shape
         y = empty_map(n, c, h // 2, width // 2)
@@ -143,6 +187,13 @@ def _wgrad(x: Tensor, dz: Tensor) -> Tensor:
             x.data_ptr(), dz.data_ptr(), dw.data_ptr(), *sizes, how.m, how.block, threads
         )
     return dw
+
+
+def _few_rows(x: Tensor, other: Tensor, most: int) -> bool:
+    """Whether the kernels for a small batch serve a product of these two."""
+    return (
+        x.dtype is torch.float32 and 1 <= x.shape[0] <= most and x.numel() > 0 and other.numel() > 0
+    )
 
 
 def _pointer(t: Tensor | None) -> int:
