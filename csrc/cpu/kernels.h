@@ -19,6 +19,12 @@ struct PoolShape {
   long n, h, w, c;
 };
 
+// Winograd F(m x m, 3 x 3), whose tasks take about `tiles` output tiles.
+struct Tiling {
+  int m;
+  long tiles;
+};
+
 // Every function returns false if scratch memory cannot be had; nothing is written then.
 struct CpuKernels {
   const char* isa;
@@ -30,16 +36,16 @@ struct CpuKernels {
   bool (*conv3x3_dgrad)(const float* dz, const float* w, float* dx, ConvShape s, int threads);
   // The same two by Winograd F(m x m, 3 x 3), m 4 or 6: transformed weights `u` hold
   // winograd_floats(outputs, inputs, m) floats, made by winograd_weights from w or, for dgrad,
-  // from w rotated (then inputs are C_out); null makes them for this call. Tasks take about
-  // `block` output tiles. The direct kernel decides where a result is not finite.
+  // from w rotated (then inputs are C_out); null makes them for this call. The direct kernel
+  // decides where a result is not finite.
   long (*winograd_floats)(long outs, long ins, int m);
   bool (*winograd_weights)(const float* w, float* u, long c_out, long c_in, bool rotated, int m,
                            int threads);
   bool (*conv3x3_winograd)(const float* x, const float* w, const float* u, const float* b, float* y,
-                           uint8_t* argmax, ConvShape s, bool relu, bool pool, int m, long block,
+                           uint8_t* argmax, ConvShape s, bool relu, bool pool, Tiling tiling,
                            int threads);
   bool (*conv3x3_dgrad_winograd)(const float* dz, const float* w, const float* u, float* dx,
-                                 ConvShape s, int m, long block, int threads);
+                                 ConvShape s, Tiling tiling, int threads);
   // dw from x and dz.
   bool (*conv3x3_wgrad)(const float* x, const float* dz, float* dw, ConvShape s, int threads);
   // The same by Winograd, `chunk` tiles at a time.

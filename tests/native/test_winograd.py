@@ -159,5 +159,5 @@ def test_an_unknown_algorithm_is_an_error(monkeypatch):
 def test_the_choice_depends_on_the_shape():
     assert choose(1, 224, 224, 3, 64).name == "direct"
     assert choose(1, 224, 224, 64, 64).name == "f6"
-    assert choose(8, 28, 28, 512, 512).name == "f4"
+    assert choose(8, 14, 14, 512, 512).name == "f4"
     assert choose(1, 2, 2, 512, 512).name == "direct"

@@ -68,7 +68,7 @@ class CpuBackend(Backend):
             u = cpu_weights.transformed(w, how.m, False, threads)
             lib.conv3x3_winograd(
                 x.data_ptr(), w.data_ptr(), _pointer(u), _pointer(b), y.data_ptr(),
-                _pointer(argmax), *sizes, how.m, how.block, threads,
+                _pointer(argmax), *sizes, how.m, how.tiles, threads,
             )  # fmt: skip
         return y, argmax
 
@@ -168,7 +168,7 @@ def _dgrad(dz: Tensor, w: Tensor) -> Tensor:
         u = cpu_weights.transformed(w, how.m, True, threads)
         lib.conv3x3_dgrad_winograd(
             dz.data_ptr(), w.data_ptr(), _pointer(u), dx.data_ptr(),
-            *sizes, how.m, how.block, threads,
+            *sizes, how.m, how.tiles, threads,
         )  # fmt: skip
     return dx
 
@@ -184,7 +184,7 @@ def _wgrad(x: Tensor, dz: Tensor) -> Tensor:
         lib.conv3x3_wgrad(x.data_ptr(), dz.data_ptr(), dw.data_ptr(), *sizes, threads)
     else:
         lib.conv3x3_wgrad_winograd(
-            x.data_ptr(), dz.data_ptr(), dw.data_ptr(), *sizes, how.m, how.block, threads
+            x.data_ptr(), dz.data_ptr(), dw.data_ptr(), *sizes, how.m, how.tiles, threads
         )
     return dw
 

@@ -26,7 +26,7 @@ class Algorithm:
 
     name: str
     m: int = 0
-    block: int = 0
+    tiles: int = 0
 
 
 def choose(n: int, h: int, w: int, c_in: int, c_out: int, pool: bool = False) -> Algorithm:
@@ -36,9 +36,9 @@ def choose(n: int, h: int, w: int, c_in: int, c_out: int, pool: bool = False) ->
         InputError: ``VGGFAST_CPU_CONV`` names none.
     """
     name = _forced() or _fastest(n, h, w, c_in, c_out, pool)
-    # Measured on 2 cores (docs/design.md): few channels want V in the second cache level, many want
-    # the weights to stream by seldom.
-    return _algorithm(name, 28 if c_in * c_out <= 128 * 128 else 112)
+    # Measured on 2 cores (docs/design.md): with many weights, they should stream by seldom.
+    few = c_in * c_out <= 128 * 256
+    return _algorithm(name, 28 if few else 112 if name == "f4" else 56)
 
 
 def choose_wgrad(n: int, h: int, w: int, c_in: int, c_out: int) -> Algorithm:
@@ -50,8 +50,8 @@ def choose_wgrad(n: int, h: int, w: int, c_in: int, c_out: int) -> Algorithm:
     return _algorithm(_forced() or fastest, 224)
 
 
-def _algorithm(name: str, block: int) -> Algorithm:
-    return Algorithm(name) if name == "direct" else Algorithm(name, int(name[1]), block)
+def _algorithm(name: str, tiles: int) -> Algorithm:
+    return Algorithm(name) if name == "direct" else Algorithm(name, int(name[1]), tiles)
 
 
 def _forced() -> str | None:
@@ -74,9 +74,8 @@ def _fastest(
     """Counts multiplications for one pair of channels.
 
     Winograd's count 1.3 times, because the tiles travel through memory, and as if there were 16
-    more tiles, because the transformed weights do too. With few channels the transforms cost more
-    than the multiplications they save. F(6x6) makes 7 times the bytes of weights, F(4x4) 4 times:
-    it pays where the map is large beside them.
+    (F(6x6): 24) more tiles, because the transformed weights do too. With few channels the
+    transforms cost more than the multiplications they save.
     """
     if min(c_in, c_out) < 16:
         return "direct"
@@ -86,6 +85,5 @@ def _fastest(
     for name in winograd:
         m = int(name[1])
         tiles = n * -(-h // m) * -(-w // m)
-        weights = 16 if m == 4 else 16 * max(1, c_in * c_out // 128**2)
-        cost[name] = 1.3 * (m + 2) ** 2 * (tiles + weights)
+        cost[name] = 1.3 * (m + 2) ** 2 * (tiles + 4 * m)
     return min(cost, key=lambda name: cost[name])
