@@ -2,7 +2,7 @@
 
 A large tensor from the system is mapped and cleared page by page every time it is made, which takes
 a network a tenth of its time. Here its block returns to the extension's pool with the last tensor
-that uses it; what is held is bounded by what was once in use (csrc/cpu/memory.cpp).
+that uses it; what is held is what was once in use (csrc/cpu/memory.cpp).
 """
 
 from __future__ import annotations
