@@ -135,7 +135,7 @@ def flags() -> tuple[list[str], list[str]]:
         return ["/std:c++17", "/O2", "/openmp"], []
     compile_flags = ["-std=c++17", "-O3", "-fvisibility=hidden", "-fno-math-errno", "-Wall"]
     # GCC's own AVX-512 headers use an undefined register on purpose and then warn of it.
-    compile_flags.append("-Wno-maybe-uninitialized")
+    compile_flags += ["-Wno-maybe-uninitialized", "-Wno-uninitialized"]
     if sys.platform == "darwin":
         return compile_flags, []  # no OpenMP in Apple's clang: one thread
     return [*compile_flags, "-fopenmp"], ["-fopenmp"]

@@ -75,14 +75,14 @@ void conv3x3_dgrad(Pointer dz, Pointer w, Pointer dx, long n, long h, long width
 }
 
 ConvShape winograd_shape(ConvShape s, int m, long tiles) {
-  require(m == 4 || m == 6, "m: 4 or 6");
+  require(m == 2 || m == 4 || m == 6, "m: 2, 4 or 6");
   require(tiles >= 1, "tiles: at least 1");
   return s;
 }
 
 long winograd_floats(long outs, long ins, int m) {
   require(outs >= 1 && ins >= 1, "a dimension is out of range");
-  require(m == 4 || m == 6, "m: 4 or 6");
+  require(m == 2 || m == 4 || m == 6, "m: 2, 4 or 6");
   return kernels().winograd_floats(outs, ins, m);
 }
 
@@ -97,23 +97,24 @@ void winograd_weights(Pointer w, Pointer u, long c_out, long c_in, bool rotated,
 
 void conv3x3_winograd(Pointer x, Pointer w, Pointer u, Pointer b, Pointer y, Pointer argmax, long n,
                       long h, long width, long c_in, long c_out, bool relu, bool pool, int m,
-                      long tiles, int threads) {
+                      long tiles, long outputs, int threads) {
   const ConvShape s = winograd_shape(conv_shape(n, h, width, c_in, c_out, threads), m, tiles);
   require(x && w && y, "x, w and y must not be null");
   const CpuKernels& k = kernels();
   py::gil_scoped_release release;
   finish(k.conv3x3_winograd(floats(x), floats(w), floats(u), floats(b), floats(y), bytes(argmax), s,
-                            relu, pool, {m, tiles}, threads));
+                            relu, pool, {m, tiles, outputs}, threads));
 }
 
 void conv3x3_dgrad_winograd(Pointer dz, Pointer w, Pointer u, Pointer dx, long n, long h,
-                            long width, long c_in, long c_out, int m, long tiles, int threads) {
+                            long width, long c_in, long c_out, int m, long tiles, long outputs,
+                            int threads) {
   const ConvShape s = winograd_shape(conv_shape(n, h, width, c_in, c_out, threads), m, tiles);
   require(dz && w && dx, "dz, w and dx must not be null");
   const CpuKernels& k = kernels();
   py::gil_scoped_release release;
-  finish(k.conv3x3_dgrad_winograd(floats(dz), floats(w), floats(u), floats(dx), s, {m, tiles},
-                                  threads));
+  finish(k.conv3x3_dgrad_winograd(floats(dz), floats(w), floats(u), floats(dx), s,
+                                  {m, tiles, outputs}, threads));
 }
 
 void conv3x3_wgrad(Pointer x, Pointer dz, Pointer dw, long n, long h, long width, long c_in,
@@ -280,10 +281,10 @@ PYBIND11_MODULE(_native, m) {
   m.def("conv3x3_winograd", &conv3x3_winograd, py::arg("x"), py::arg("w"), py::arg("u"),
         py::arg("b"), py::arg("y"), py::arg("argmax"), py::arg("n"), py::arg("h"), py::arg("width"),
         py::arg("c_in"), py::arg("c_out"), py::arg("relu"), py::arg("pool"), py::arg("m"),
-        py::arg("tiles"), py::arg("threads"));
+        py::arg("tiles"), py::arg("outputs"), py::arg("threads"));
   m.def("conv3x3_dgrad_winograd", &conv3x3_dgrad_winograd, py::arg("dz"), py::arg("w"),
         py::arg("u"), py::arg("dx"), py::arg("n"), py::arg("h"), py::arg("width"), py::arg("c_in"),
-        py::arg("c_out"), py::arg("m"), py::arg("tiles"), py::arg("threads"));
+        py::arg("c_out"), py::arg("m"), py::arg("tiles"), py::arg("outputs"), py::arg("threads"));
   m.def("conv3x3_wgrad", &conv3x3_wgrad, py::arg("x"), py::arg("dz"), py::arg("dw"), py::arg("n"),
         py::arg("h"), py::arg("width"), py::arg("c_in"), py::arg("c_out"), py::arg("threads"));
   m.def("conv3x3_wgrad_winograd", &conv3x3_wgrad_winograd, py::arg("x"), py::arg("dz"),

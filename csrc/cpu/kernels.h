@@ -19,10 +19,12 @@ struct PoolShape {
   long n, h, w, c;
 };
 
-// Winograd F(m x m, 3 x 3), whose tasks take about `tiles` output tiles.
+// Winograd F(m x m, 3 x 3) and how its work is cut: about `tiles` output tiles a task, of which
+// about `outputs` outputs are multiplied at a time.
 struct Tiling {
   int m;
   long tiles;
+  long outputs;
 };
 
 // Every function returns false if scratch memory cannot be had; nothing is written then.
@@ -34,7 +36,7 @@ struct CpuKernels {
                   ConvShape s, bool relu, bool pool, int threads);
   // dx (N, H, W, C_in) from dz (N, H, W, C_out), the gradient before bias, ReLU and pool.
   bool (*conv3x3_dgrad)(const float* dz, const float* w, float* dx, ConvShape s, int threads);
-  // The same two by Winograd F(m x m, 3 x 3), m 4 or 6: transformed weights `u` hold
+  // The same two by Winograd F(m x m, 3 x 3), m 2, 4 or 6: transformed weights `u` hold
   // winograd_floats(outputs, inputs, m) floats, made by winograd_weights from w or, for dgrad,
   // from w rotated (then inputs are C_out); null makes them for this call. The direct kernel
   // decides where a result is not finite.

@@ -7,6 +7,11 @@ enum { VL = 8, NV = 2, MR = 6 };  // vector length, vectors and pixels of a regi
 static inline V v_zero() { return _mm256_setzero_ps(); }
 static inline V v_load(const float* p) { return _mm256_loadu_ps(p); }
 static inline void v_store(float* p, V v) { _mm256_storeu_ps(p, v); }
+// Four floats each to p and p + stride.
+static inline void v_store_quads(float* p, long stride, V v) {
+  _mm_storeu_ps(p, _mm256_castps256_ps128(v));
+  _mm_storeu_ps(p + stride, _mm256_extractf128_ps(v, 1));
+}
 // Past the caches, to an aligned place; v_stream_end before others read it.
 static inline void v_stream(float* p, V v) { _mm256_stream_ps(p, v); }
 static inline void v_stream_end() { _mm_sfence(); }

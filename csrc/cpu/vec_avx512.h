@@ -7,6 +7,13 @@ enum { VL = 16, NV = 2, MR = 14 };  // vector length, vectors and pixels of a re
 static inline V v_zero() { return _mm512_setzero_ps(); }
 static inline V v_load(const float* p) { return _mm512_loadu_ps(p); }
 static inline void v_store(float* p, V v) { _mm512_storeu_ps(p, v); }
+// Four floats each to p, p + stride, p + 2 stride, p + 3 stride.
+static inline void v_store_quads(float* p, long stride, V v) {
+  _mm_storeu_ps(p, _mm512_castps512_ps128(v));
+  _mm_storeu_ps(p + stride, _mm512_extractf32x4_ps(v, 1));
+  _mm_storeu_ps(p + 2 * stride, _mm512_extractf32x4_ps(v, 2));
+  _mm_storeu_ps(p + 3 * stride, _mm512_extractf32x4_ps(v, 3));
+}
 // Past the caches, to an aligned place; v_stream_end before others read it.
 static inline void v_stream(float* p, V v) { _mm512_stream_ps(p, v); }
 static inline void v_stream_end() { _mm_sfence(); }

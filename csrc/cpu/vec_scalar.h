@@ -7,6 +7,7 @@ enum { VL = 1, NV = 8, MR = 4 };  // vector length, vectors and pixels of a regi
 static inline V v_zero() { return 0.0f; }
 static inline V v_load(const float* p) { return *p; }
 static inline void v_store(float* p, V v) { *p = v; }
+static inline void v_store_quads(float* p, long, V v) { *p = v; }
 static inline void v_stream(float* p, V v) { *p = v; }
 static inline void v_stream_end() {}
 static inline V v_set(float s) { return s; }

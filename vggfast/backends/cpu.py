@@ -68,7 +68,7 @@ class CpuBackend(Backend):
             u = cpu_weights.transformed(w, how.m, False, threads)
             lib.conv3x3_winograd(
                 x.data_ptr(), w.data_ptr(), _pointer(u), _pointer(b), y.data_ptr(),
-                _pointer(argmax), *sizes, how.m, how.tiles, threads,
+                _pointer(argmax), *sizes, how.m, how.tiles, how.outputs, threads,
             )  # fmt: skip
         return y, argmax
 
@@ -168,7 +168,7 @@ def _dgrad(dz: Tensor, w: Tensor) -> Tensor:
         u = cpu_weights.transformed(w, how.m, True, threads)
         lib.conv3x3_dgrad_winograd(
             dz.data_ptr(), w.data_ptr(), _pointer(u), dx.data_ptr(),
-            *sizes, how.m, how.tiles, threads,
+            *sizes, how.m, how.tiles, how.outputs, threads,
         )  # fmt: skip
     return dx
 

@@ -27,6 +27,7 @@ class Algorithm:
     name: str
     m: int = 0
     tiles: int = 0
+    outputs: int = 64
 
 
 def choose(n: int, h: int, w: int, c_in: int, c_out: int, pool: bool = False) -> Algorithm:
