@@ -31,6 +31,11 @@ static inline V v_load_part(const float* p, long count) {
 static inline void v_store_part(float* p, V v, long count) {
   _mm256_maskstore_ps(p, v_lanes(count), v);
 }
+static inline float v_sum(V v) {
+  __m128 q = _mm_add_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps(v, 1));
+  q = _mm_add_ps(q, _mm_movehl_ps(q, q));
+  return _mm_cvtss_f32(_mm_add_ss(q, _mm_movehdup_ps(q)));
+}
 // max(a, b), NaN if either is.
 static inline V v_max(V a, V b) {
   return _mm256_blendv_ps(_mm256_max_ps(a, b), a, _mm256_cmp_ps(a, a, _CMP_UNORD_Q));

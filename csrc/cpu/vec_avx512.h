@@ -29,6 +29,7 @@ static inline V v_load_part(const float* p, long count) {
 static inline void v_store_part(float* p, V v, long count) {
   _mm512_mask_storeu_ps(p, static_cast<__mmask16>((1u << count) - 1), v);
 }
+static inline float v_sum(V v) { return _mm512_reduce_add_ps(v); }
 // max(a, b), NaN if either is.
 static inline V v_max(V a, V b) {
   return _mm512_mask_mov_ps(_mm512_max_ps(a, b), _mm512_cmp_ps_mask(a, a, _CMP_UNORD_Q), a);

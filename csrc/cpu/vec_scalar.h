@@ -20,6 +20,7 @@ static inline V v_load_part(const float* p, long count) { return count > 0 ? *p 
 static inline void v_store_part(float* p, V v, long count) {
   if (count > 0) *p = v;
 }
+static inline float v_sum(V v) { return v; }
 // max(a, b), NaN if either is.
 static inline V v_max(V a, V b) { return a > b || a != a ? a : b; }
 // max(v, 0) that lets a NaN pass.
