@@ -146,7 +146,7 @@ COMPILE_FLAGS, LINK_FLAGS = flags()
 setup(
     packages=packages(),
     package_dir={"vggfast": "vggfast", "vggfast.kernels": "kernels"},
-    package_data={"vggfast": ["py.typed"], "vggfast.kernels": ["*.json"]},
+    package_data={"vggfast": ["py.typed", "backends/*.json"], "vggfast.kernels": ["*.json"]},
     ext_modules=[
         Extension(
             "vggfast._native",

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import gc
+import json
 
 import pytest
 import torch
 
 from vggfast import ops, reference
-from vggfast.backends import cpu_weights
-from vggfast.backends.cpu_conv import WORST, choose
+from vggfast.backends import cpu_conv, cpu_weights
+from vggfast.backends.cpu_conv import WORST, Cost, Entry, choose, choose_wgrad
 from vggfast.errors import InputError
 
 
-@pytest.fixture(params=["f4", "f6"])
+@pytest.fixture(params=["f2", "f4", "f6"])
 def algorithm(request, monkeypatch):
     monkeypatch.setenv("VGGFAST_CPU_CONV", request.param)
     return request.param
@@ -78,9 +79,10 @@ def test_gradients_of_a_gradient_that_is_not_finite(algorithm):
         torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-3, equal_nan=True)
 
 
-def test_wgrad_does_not_depend_on_the_threads(algorithm):
-    x, w = torch.randn(3, 40, 30, 30), torch.randn(24, 40, 3, 3, requires_grad=True)
-    grad = torch.randn(3, 24, 30, 30)
+@pytest.mark.parametrize("size", [30, 70])  # in one part, and in several
+def test_wgrad_does_not_depend_on_the_threads(size, algorithm):
+    x, w = torch.randn(3, 40, size, size), torch.randn(24, 40, 3, 3, requires_grad=True)
+    grad = torch.randn(3, 24, size, size)
     before, found = torch.get_num_threads(), []
     try:
         for threads in (1, 2, 5):
@@ -152,12 +154,44 @@ def test_inference_tensors_have_no_version(algorithm):
 
 def test_an_unknown_algorithm_is_an_error(monkeypatch):
     monkeypatch.setenv("VGGFAST_CPU_CONV", "fft")
-    with pytest.raises(InputError, match=r"VGGFAST_CPU_CONV: got 'fft', .* auto, direct, f4, f6"):
+    with pytest.raises(InputError, match=r"VGGFAST_CPU_CONV: got 'fft', .* auto, direct, f2, f4, f6"):
         ops.conv3x3(torch.randn(1, 16, 8, 8), torch.randn(16, 16, 3, 3), backend="cpu")
 
 
 def test_the_choice_depends_on_the_shape():
     assert choose(1, 224, 224, 3, 64).name == "direct"
-    assert choose(1, 224, 224, 64, 64).name == "f6"
-    assert choose(8, 14, 14, 512, 512).name == "f4"
-    assert choose(1, 2, 2, 512, 512).name == "direct"
+    assert choose(8, 224, 224, 64, 64).m >= 4
+    assert choose(8, 28, 28, 512, 512).m >= 4
+    assert choose(1, 1, 1, 512, 512).name in ("direct", "f2")
+
+
+def test_the_choice_is_the_tables(monkeypatch):
+    """Of two algorithms, the one that the nearest entry gives fewer seconds for so many tiles."""
+    cheap, dear = Cost(0.0, 1e-6), Cost(1e-3, 1e-6)
+    entries = [
+        Entry(64, 64, {"direct": cheap, "f4": dear}),
+        Entry(512, 512, {"direct": dear, "f4": cheap}),
+    ]
+    monkeypatch.setattr(cpu_conv, "table", lambda: {"fprop": entries, "wgrad": entries})
+    cpu_conv.clear_cache()
+    try:
+        assert choose(1, 8, 8, 64, 64).name == "direct"  # 64 pixels against a fixed millisecond
+        assert choose(8, 64, 64, 64, 64).name == "f4"  # 32768 pixels, 2048 tiles
+        assert choose(1, 8, 8, 400, 600).name == "f4"
+        assert choose_wgrad(1, 8, 8, 64, 96).name == "direct"
+    finally:
+        cpu_conv.clear_cache()
+
+
+@pytest.mark.parametrize("isa", ["avx512", "avx2"])
+def test_the_table_is_whole(isa):
+    """Every pass and algorithm of every pair of VGG's channels has a cost that can be."""
+    measured = json.loads(cpu_conv.TABLE.read_text())["isa"][isa]
+    for op in ("fprop", "wgrad"):
+        pairs = {(e["c_in"], e["c_out"]) for e in measured[op]}
+        assert pairs >= {(64, 64), (64, 128), (128, 128), (256, 256), (256, 512), (512, 512)}
+        for entry in measured[op]:
+            for name in cpu_conv.ALGORITHMS:
+                fixed, each = entry[name]
+                assert 0 <= fixed < 0.1
+                assert 0 < each < 1e-2

@@ -13,7 +13,7 @@ from vggfast.backends import Call, select
 from vggfast.configs import conv_layers
 
 BACKENDS = ("eager", "cpu")
-ALGORITHMS = ("direct", "f4", "f6")  # of the cpu backend
+ALGORITHMS = ("direct", "f2", "f4", "f6")  # of the cpu backend
 # (N, C_in, C_out, H, W): odd, edge and narrow maps, channels that fill no tile.
 SHAPES = [
     (1, 1, 1, 1, 1),
@@ -88,7 +88,7 @@ def test_result_and_gradients(shape, algorithm):
     _all_forms(shape, "cpu")
 
 
-@pytest.mark.parametrize("algorithm", ["auto", "f4", "f6"], indirect=True)
+@pytest.mark.parametrize("algorithm", ["auto", "f2", "f4", "f6"], indirect=True)
 @pytest.mark.parametrize("layer", conv_layers("D", 28), ids=lambda layer: layer.name)
 def test_layers_of_the_network(layer, algorithm):
     """Real channel counts of VGG-D, on maps of a 28-pixel image."""

@@ -11,7 +11,7 @@ from vggfast.backends.cpu_conv import ERROR, choose, choose_wgrad
 from vggfast.backends.cpu_memory import empty, empty_map
 
 # The FC kernels read the weights once, whatever the batch; above these torch's GEMM is faster.
-MOST_ROWS, MOST_ROWS_BACKWARD = 64, 16
+MOST_ROWS, MOST_ROWS_BACKWARD = 32, 16
 
 
 class CpuBackend(Backend):

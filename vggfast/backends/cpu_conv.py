@@ -1,33 +1,60 @@
 """Which algorithm the CPU kernels convolve with, by shape alone, and how far each rounds.
 
-``direct`` is an implicit GEMM, ``f4`` and ``f6`` are Winograd F(4x4, 3x3) and F(6x6, 3x3), which
-need 4 and 5 times fewer multiplications. ``VGGFAST_CPU_CONV`` forces one; the default is ``auto``.
+``direct`` is an implicit GEMM, ``f2``, ``f4`` and ``f6`` are Winograd F(2x2, 3x3) to F(6x6, 3x3),
+which need 2.25, 4 and 5 times fewer multiplications. ``VGGFAST_CPU_CONV`` forces one; the default,
+``auto``, takes the one that the table ``cpu_conv.json`` predicts to be the fastest. The table was
+measured by ``bench/tune_cpu.py``.
 """
 
 from __future__ import annotations
 
+import json
+import math
 import os
 from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
 
+from vggfast.backends import native
 from vggfast.errors import InputError
 
-ALGORITHMS = ("direct", "f4", "f6")
+# Outputs of a tile along each side; a direct convolution counts pixels.
+ALGORITHMS = {"direct": 1, "f2": 2, "f4": 4, "f6": 6}
+TABLE = Path(__file__).with_name("cpu_conv.json")
+LEAST_CHANNELS = 16  # with fewer, the transforms cost more than the multiplications they save
 
 # Relative rms error against float64 that a Winograd result may show beside the direct kernel's, for
 # inputs whose terms do not cancel more than random ones do: docs/numerics.md derives it.
-ERROR = {"direct": 0.0, "f4": 2e-6, "f6": 8e-6}
+ERROR = {"direct": 0.0, "f2": 6e-7, "f4": 2e-6, "f6": 8e-6}
 # For any inputs: the error of an element in units of u * max |x| * sum |w|.
-WORST = {"f4": 160.0, "f6": 1833.0}
+WORST = {"f2": 16.0, "f4": 161.0, "f6": 1833.0}
 
 
 @dataclass(frozen=True)
 class Algorithm:
-    """``m`` outputs a tile along each side (0: direct), and output tiles a task or a chunk."""
+    """``m`` outputs a tile along each side (0: direct); how the work is cut: csrc/cpu/kernels.h."""
 
     name: str
     m: int = 0
     tiles: int = 0
     outputs: int = 64
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Seconds of a call: ``fixed + each * tiles``."""
+
+    fixed: float
+    each: float
+
+
+@dataclass(frozen=True)
+class Entry:
+    """What a convolution of c_in to c_out channels costs by algorithm."""
+
+    c_in: int
+    c_out: int
+    costs: dict[str, Cost]
 
 
 def choose(n: int, h: int, w: int, c_in: int, c_out: int, pool: bool = False) -> Algorithm:
@@ -36,23 +63,32 @@ def choose(n: int, h: int, w: int, c_in: int, c_out: int, pool: bool = False) ->
     Raises:
         InputError: ``VGGFAST_CPU_CONV`` names none.
     """
-    name = _forced() or _fastest(n, h, w, c_in, c_out, pool)
-    # Measured on 2 cores (docs/design.md): with many weights, they should stream by seldom.
-    few = c_in * c_out <= 128 * 256
-    return _algorithm(name, 28 if few else 112 if name == "f4" else 56)
+    name = _forced() or _fastest("fprop", n, h, w, c_in, c_out, pool)
+    return _algorithm(name, tiles_a_task(tiles_of(name, n, h, w), c_in, c_out))
 
 
 def choose_wgrad(n: int, h: int, w: int, c_in: int, c_out: int) -> Algorithm:
-    """The same for the weights' gradient, where F(6x6) was never clearly the faster one.
+    """The same for the weights' gradient; ``tiles`` are those of a chunk."""
+    return _algorithm(_forced() or _fastest("wgrad", n, h, w, c_in, c_out, False), 448)
 
-    Longer chunks would be faster by 2 to 10 % and round more.
+
+def tiles_of(name: str, n: int, h: int, w: int) -> int:
+    """Output tiles of the algorithm on n maps of h x w pixels."""
+    m = ALGORITHMS[name]
+    return n * -(-h // m) * -(-w // m)
+
+
+def tiles_a_task(tiles: int, c_in: int, c_out: int) -> int:
+    """How many of a convolution's tiles a thread takes at a time.
+
+    28 are two register tiles of AVX-512, and their transforms fit in the second cache level. A small
+    map with many weights is cut in fewer pieces: each reads all the weights from memory.
     """
-    fastest = _fastest(n, h, w, c_in, c_out, False, ("f4",))
-    return _algorithm(_forced() or fastest, 224)
+    return 64 if tiles <= 256 and c_in * c_out >= 256 * 512 else 28
 
 
 def _algorithm(name: str, tiles: int) -> Algorithm:
-    return Algorithm(name) if name == "direct" else Algorithm(name, int(name[1]), tiles)
+    return Algorithm(name) if name == "direct" else Algorithm(name, ALGORITHMS[name], tiles)
 
 
 def _forced() -> str | None:
@@ -63,28 +99,40 @@ def _forced() -> str | None:
     return None if forced == "auto" else forced
 
 
-def _fastest(
-    n: int,
-    h: int,
-    w: int,
-    c_in: int,
-    c_out: int,
-    pool: bool,
-    winograd: tuple[str, ...] = ("f4", "f6"),
-) -> str:
-    """Counts multiplications for one pair of channels.
-
-    Winograd's count 1.3 times, because the tiles travel through memory, and as if there were 16
-    (F(6x6): 24) more tiles, because the transformed weights do too. With few channels the
-    transforms cost more than the multiplications they save.
-    """
-    if min(c_in, c_out) < 16:
+@lru_cache(maxsize=4096)
+def _fastest(op: str, n: int, h: int, w: int, c_in: int, c_out: int, pool: bool) -> str:
+    if min(c_in, c_out) < LEAST_CHANNELS:
         return "direct"
     if pool:
         h, w = h // 2 * 2, w // 2 * 2
-    cost = {"direct": 9.0 * n * h * w}
-    for name in winograd:
-        m = int(name[1])
-        tiles = n * -(-h // m) * -(-w // m)
-        cost[name] = 1.3 * (m + 2) ** 2 * (tiles + 4 * m)
-    return min(cost, key=lambda name: cost[name])
+    entry = _nearest(table()[op], c_in, c_out)
+    seconds = {
+        name: cost.fixed + cost.each * tiles_of(name, n, h, w) for name, cost in entry.costs.items()
+    }
+    return min(seconds, key=lambda name: seconds[name])
+
+
+def _nearest(entries: list[Entry], c_in: int, c_out: int) -> Entry:
+    def distance(e: Entry) -> float:
+        return abs(math.log(e.c_in / c_in)) + abs(math.log(e.c_out / c_out))
+
+    return min(entries, key=distance)
+
+
+@lru_cache(maxsize=1)
+def table() -> dict[str, list[Entry]]:
+    """The entries of each pass for this machine's instruction set."""
+    isa = native.module().build_config()["cpu_isa"]
+    measured = json.loads(TABLE.read_text())["isa"]
+    return {
+        op: [
+            Entry(e["c_in"], e["c_out"], {k: Cost(*e[k]) for k in ALGORITHMS if k in e})
+            for e in entries
+        ]
+        for op, entries in measured[isa if isa in measured else "avx2"].items()
+    }
+
+
+def clear_cache() -> None:
+    """Forget past choices: for tests that change the table."""
+    _fastest.cache_clear()

@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.multiprocessing.reductions import StorageWeakRef
 
 from vggfast.backends import native
+from vggfast.backends.cpu_memory import empty
 
 
 @dataclass
@@ -58,7 +59,7 @@ def _make(w: Tensor, m: int, rotated: bool, threads: int) -> Tensor:
     lib = native.module()
     c_out, c_in = w.shape[:2]
     size = lib.winograd_floats(*((c_in, c_out) if rotated else (c_out, c_in)), m)
-    made = torch.empty(size, dtype=torch.float32)
+    made = empty((size,))
     lib.winograd_weights(w.data_ptr(), made.data_ptr(), c_out, c_in, rotated, m, threads)
     return made
 
