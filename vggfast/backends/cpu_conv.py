@@ -1,12 +1,16 @@
 """Which algorithm the CPU kernels convolve with, by shape alone, and how far each rounds.
 
 ``direct`` is an implicit GEMM, ``f4`` and ``f6`` are Winograd F(4x4, 3x3) and F(6x6, 3x3), which
-need 4 and 5 times fewer multiplications. ``VGGFAST_CPU_CONV`` forces one; the default is ``auto``.
+need 4 and 5 times fewer multiplications. ``with exact():`` keeps to ``direct``;
+``VGGFAST_CPU_CONV`` forces any of them; the default is ``auto``.
 """
 
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 
 from vggfast.errors import InputError
@@ -19,6 +23,8 @@ ERROR = {"direct": 0.0, "f4": 2e-6, "f6": 8e-6}
 # For any inputs: the error of an element in units of u * max |x| * sum |w|.
 WORST = {"f4": 160.0, "f6": 1833.0}
 
+_exact: ContextVar[bool] = ContextVar("vggfast_exact", default=False)
+
 
 @dataclass(frozen=True)
 class Algorithm:
@@ -27,6 +33,30 @@ class Algorithm:
     name: str
     m: int = 0
     tiles: int = 0
+
+
+@contextmanager
+def exact(enabled: bool = True) -> Iterator[None]:
+    """Within this, convolutions are plain sums: no algorithm that rounds more, such as Winograd.
+
+    It holds for this thread (or asyncio task) and what it calls, ``backward()`` included where that
+    is called inside; other threads are not affected. ``exact(False)`` undoes an outer one. It goes
+    before ``VGGFAST_CPU_CONV``. Only the CPU's kernels have such algorithms.
+    """
+    token = _exact.set(enabled)
+    try:
+        yield
+    finally:
+        _exact.reset(token)
+
+
+def how() -> str:
+    """One phrase for ``explain``: which algorithms a convolution may run by here."""
+    name = _forced()
+    if name is None:
+        return "Winograd where it is faster"
+    by = "exact" if _exact.get() else f"VGGFAST_CPU_CONV={name}"
+    return f"{'direct' if name == 'direct' else f'Winograd {name}'}: {by}"
 
 
 def choose(n: int, h: int, w: int, c_in: int, c_out: int, pool: bool = False) -> Algorithm:
@@ -55,6 +85,8 @@ def _algorithm(name: str, tiles: int) -> Algorithm:
 
 
 def _forced() -> str | None:
+    if _exact.get():
+        return "direct"
     forced = os.environ.get("VGGFAST_CPU_CONV", "auto")
     if forced not in ("auto", *ALGORITHMS):
         allowed = ", ".join(("auto", *ALGORITHMS))
