@@ -11,6 +11,7 @@
 
 #include "cpu/kernels.h"
 #include "cpu/memory.h"
+#include "cpu/threads.h"
 #if VGGFAST_WITH_CUDA
 #include "cuda/maxpool2x2.h"
 #endif
@@ -274,6 +275,7 @@ PYBIND11_MODULE(_native, m) {
       .def_buffer(&Memory::buffer);
   m.def("memory_kept_bytes", &vggfast::memory_kept_bytes, "Bytes of memory kept for later calls.");
   m.def("memory_clear", &vggfast::memory_clear, "Returns that memory to the system.");
+  m.def("end_threads", &vggfast::end_threads, "Before a fork: csrc/cpu/threads.h.");
   m.def("fingerprint", &fingerprint, py::arg("p"), py::arg("count"));
   m.def("winograd_floats", &winograd_floats, py::arg("outs"), py::arg("ins"), py::arg("m"));
   m.def("winograd_weights", &winograd_weights, py::arg("w"), py::arg("u"), py::arg("c_out"),

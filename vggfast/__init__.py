@@ -15,7 +15,7 @@ import importlib
 from typing import Any
 
 from vggfast import ops
-from vggfast.backends import explain
+from vggfast.backends import exact, explain
 from vggfast.errors import BackendError, InputError
 from vggfast.models import (
     VGG,
@@ -33,7 +33,7 @@ from vggfast.models import (
 __version__ = "0.1.0"
 
 __all__ = [
-    "VGG", "BackendError", "InputError", "explain", "ops", "train", "vgg",
+    "VGG", "BackendError", "InputError", "exact", "explain", "ops", "train", "vgg",
     "vgg11", "vgg11_bn", "vgg13", "vgg13_bn", "vgg16", "vgg16_bn", "vgg19", "vgg19_bn",
 ]  # fmt: skip
 

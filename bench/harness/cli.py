@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from rich.console import Console
 
 from harness import options, session
-from vggfast import InputError
+from vggfast import InputError, exact
 
 PLAIN_WIDTH = 160  # tables in a log file are not cut at 80 columns
 
@@ -23,7 +23,8 @@ def main(argv: Sequence[str]) -> int:
     if not console.is_terminal:
         console = Console(width=PLAIN_WIDTH)
     try:
-        session.run(chosen, console)
+        with exact(chosen.exact):
+            session.run(chosen, console)
     except session.NumericsError as error:
         return _say(f"{error}\nnothing was timed: {len(error.failed)} checks failed", 1)
     except OSError as error:  # the folder was checked at the start: a full disk, a lost mount

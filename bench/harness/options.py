@@ -29,6 +29,7 @@ class Options:
     dtype_name: str
     device: torch.device
     backend: str | None
+    exact: bool
     threads: int
     layers_only: bool
     quick: bool
@@ -86,6 +87,7 @@ def parse(argv: Sequence[str]) -> Options:
         dtype_name=dtype_name,
         device=device,
         backend=None if given.backend in (None, "auto") else given.backend,
+        exact=given.exact,
         threads=threads or torch.get_num_threads(),
         layers_only=given.layers,
         quick=given.quick,
@@ -113,6 +115,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     p.add_argument("--dtype", help=f"{', '.join(DTYPES)} (CPU: fp32, GPU: bf16)")
     p.add_argument("--backend", help=f"force one: auto, {', '.join(backends.names())} (auto)")
+    p.add_argument("--exact", action="store_true", help="convolve by plain sums, without Winograd")
     p.add_argument("--device", help="cpu, cuda, cuda:N (a GPU if torch sees one)")
     p.add_argument("--threads", help="CPU threads (torch's default)")
     p.add_argument("--layers", action="store_true", help="the per-layer part only, with gradients")

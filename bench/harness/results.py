@@ -63,7 +63,8 @@ class Record:
         o = self.options
         device = "cpu" if not o.on_gpu else _slug(str(self.machine["device"]))
         date = self.started.strftime("%Y%m%d-%H%M%S")
-        parts = [o.net, device, o.dtype_name, *([] if o.mode == "full" else [o.mode]), date]
+        kind = [o.mode] * (o.mode != "full") + ["exact"] * o.exact
+        parts = [o.net, device, o.dtype_name, *kind, date]
         return "_".join(parts)
 
     def as_dict(self) -> dict[str, object]:
@@ -73,8 +74,9 @@ class Record:
             "date": self.started.isoformat(timespec="seconds"),
             "options": {
                 "net": o.net, "batch": list(o.batches), "train_batch": o.train_batch,
-                "dtype": o.dtype_name, "backend": o.backend or "auto", "device": str(o.device),
-                "threads": o.threads, "mode": o.mode, "size": o.size, "seed": o.seed,
+                "dtype": o.dtype_name, "backend": o.backend or "auto", "exact": o.exact,
+                "device": str(o.device), "threads": o.threads, "mode": o.mode, "size": o.size,
+                "seed": o.seed,
             },
             "machine": self.machine, "versions": self.versions, "commit": self.commit,
             "backends": self.backends.splitlines(), "same_kernels": self.same,

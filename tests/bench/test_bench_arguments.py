@@ -6,10 +6,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from harness import options
+from harness import options, session
 from harness.cli import main
 
 from vggfast import configs
+from vggfast.backends import cpu_conv
 
 NO_GPU = not torch.cuda.is_available()
 BAD = [
@@ -82,7 +83,7 @@ def test_help_names_every_option(capsys: pytest.CaptureFixture[str]) -> None:
     assert exit_.value.code == 0
     text = capsys.readouterr().out
     for name in ("net", "batch", "dtype", "backend", "device", "threads", "layers", "train",
-                 "no-train", "quick", "out", "size", "seed"):  # fmt: skip
+                 "no-train", "quick", "out", "size", "seed", "exact"):  # fmt: skip
         assert f"--{name}" in text
 
 
@@ -105,3 +106,16 @@ def test_the_classifier_fits_small_inputs(size: int, crop: int, tmp_path: Path) 
     o = options.parse(["--device", "cpu", "--size", str(size), "--out", str(tmp_path)])
     assert o.crop == crop
     assert o.layers()[-3].c_in == 512 * (crop // 32) ** 2
+
+
+def test_exact_holds_for_the_run_and_no_longer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[str] = []
+    monkeypatch.setattr(
+        session, "run", lambda *_: seen.append(cpu_conv.choose(8, 56, 56, 256, 256).name)
+    )
+    for argv in (["--exact"], []):
+        assert main([*argv, "--net", "A", "--device", "cpu", "--out", str(tmp_path)]) == 0
+    assert seen[0] == "direct"
+    assert seen[1] != "direct"

@@ -62,7 +62,8 @@ def test_header(tiny: tuple[dict[str, Any], str, Path]) -> None:
     assert record["commit"] == machine.commit()
     assert record["options"] == {
         "net": "A", "batch": [1, 2], "train_batch": 2, "dtype": "fp32", "backend": "auto",
-        "device": "cpu", "threads": torch.get_num_threads(), "mode": "quick", "size": 32, "seed": 7,
+        "exact": False, "device": "cpu", "threads": torch.get_num_threads(), "mode": "quick",
+        "size": 32, "seed": 7,
     }  # fmt: skip
     for said in (record["machine"]["cpu"], record["commit"], *record["backends"]):
         assert said in printed

@@ -14,11 +14,12 @@ import torch
 
 from vggfast.backends.base import OPS, Backend, Call
 from vggfast.backends.cpu import CpuBackend
+from vggfast.backends.cpu_conv import exact
 from vggfast.backends.eager import EagerBackend
 from vggfast.backends.triton import TritonBackend
 from vggfast.errors import BackendError, InputError
 
-__all__ = ["OPS", "Backend", "Call", "explain", "get", "names", "select"]
+__all__ = ["OPS", "Backend", "Call", "exact", "explain", "get", "names", "select"]
 
 # Construction has no side effect: what a backend needs is loaded when it is first asked.
 _TABLE: dict[str, Backend] = {b.name: b for b in (EagerBackend(), CpuBackend(), TritonBackend())}

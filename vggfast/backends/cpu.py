@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from vggfast.backends import cpu_weights, native
+from vggfast.backends import cpu_conv, cpu_weights, native
 from vggfast.backends.base import Backend, Call
 from vggfast.backends.cpu_conv import ERROR, choose, choose_wgrad
 from vggfast.backends.cpu_memory import empty, empty_map
@@ -37,6 +37,8 @@ class CpuBackend(Backend):
         if op not in self.own_ops:
             return super().how(op)
         kernel = f"own {native.module().build_config()['cpu_isa']} kernel"
+        if op == "conv3x3":
+            return f"{kernel} ({cpu_conv.how()})"
         if op != "linear":
             return kernel
         return f"{kernel} (batch <= {MOST_ROWS}, backward <= {MOST_ROWS_BACKWARD}, else torch's)"

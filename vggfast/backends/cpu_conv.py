@@ -1,9 +1,9 @@
 """Which algorithm the CPU kernels convolve with, by shape alone, and how far each rounds.
 
 ``direct`` is an implicit GEMM, ``f2``, ``f4`` and ``f6`` are Winograd F(2x2, 3x3) to F(6x6, 3x3),
-which need 2.25, 4 and 5 times fewer multiplications. ``VGGFAST_CPU_CONV`` forces one; the default,
-``auto``, takes the one that the table ``cpu_conv.json`` predicts to be the fastest. The table was
-measured by ``bench/tune_cpu.py``.
+which need 2.25, 4 and 5 times fewer multiplications. ``with exact():`` keeps to ``direct``;
+``VGGFAST_CPU_CONV`` forces any of them; the default, ``auto``, takes the one that the table
+``cpu_conv.json``, measured by ``bench/tune_cpu.py``, predicts to be the fastest.
 """
 
 from __future__ import annotations
@@ -11,6 +11,9 @@ from __future__ import annotations
 import json
 import math
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -28,6 +31,8 @@ LEAST_CHANNELS = 16  # with fewer, the transforms cost more than the multiplicat
 ERROR = {"direct": 0.0, "f2": 6e-7, "f4": 2e-6, "f6": 8e-6}
 # For any inputs: the error of an element in units of u * max |x| * sum |w|.
 WORST = {"f2": 16.0, "f4": 161.0, "f6": 1833.0}
+
+_exact: ContextVar[bool] = ContextVar("vggfast_exact", default=False)
 
 
 @dataclass(frozen=True)
@@ -55,6 +60,30 @@ class Entry:
     c_in: int
     c_out: int
     costs: dict[str, Cost]
+
+
+@contextmanager
+def exact(enabled: bool = True) -> Iterator[None]:
+    """Within this, convolutions are plain sums: no algorithm that rounds more, such as Winograd.
+
+    It holds for this thread (or asyncio task) and what it calls, ``backward()`` included where that
+    is called inside; other threads are not affected. ``exact(False)`` undoes an outer one. It goes
+    before ``VGGFAST_CPU_CONV``. Only the CPU's kernels have such algorithms.
+    """
+    token = _exact.set(enabled)
+    try:
+        yield
+    finally:
+        _exact.reset(token)
+
+
+def how() -> str:
+    """One phrase for ``explain``: which algorithms a convolution may run by here."""
+    name = _forced()
+    if name is None:
+        return "Winograd where it is faster"
+    by = "exact" if _exact.get() else f"VGGFAST_CPU_CONV={name}"
+    return f"{'direct' if name == 'direct' else f'Winograd {name}'}: {by}"
 
 
 def choose(n: int, h: int, w: int, c_in: int, c_out: int, pool: bool = False) -> Algorithm:
@@ -92,6 +121,8 @@ def _algorithm(name: str, tiles: int) -> Algorithm:
 
 
 def _forced() -> str | None:
+    if _exact.get():
+        return "direct"
     forced = os.environ.get("VGGFAST_CPU_CONV", "auto")
     if forced not in ("auto", *ALGORITHMS):
         allowed = ", ".join(("auto", *ALGORITHMS))

@@ -8,6 +8,7 @@ not count up), or when its storage is gone.
 
 from __future__ import annotations
 
+import os
 import threading
 from dataclasses import dataclass
 
@@ -30,6 +31,10 @@ class _Entry:
 _Key = tuple[int, int, tuple[int, ...], int, bool]
 _entries: dict[_Key, _Entry] = {}
 _lock = threading.Lock()
+if hasattr(os, "register_at_fork"):  # a child must not find it locked by a thread it lacks
+    os.register_at_fork(
+        before=_lock.acquire, after_in_parent=_lock.release, after_in_child=_lock.release
+    )
 
 
 def transformed(w: Tensor, m: int, rotated: bool, threads: int) -> Tensor | None:

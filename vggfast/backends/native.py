@@ -3,18 +3,41 @@
 from __future__ import annotations
 
 import importlib
+import os
 from functools import lru_cache
 from types import ModuleType
 
-import torch  # noqa: F401  - before the extension, so that both share one OpenMP runtime
+import torch  # before the extension, so that both share one OpenMP runtime
 
 
 @lru_cache(maxsize=1)
 def _load() -> tuple[ModuleType | None, ImportError | None]:
     try:
-        return importlib.import_module("vggfast._native"), None
+        lib = importlib.import_module("vggfast._native")
     except ImportError as error:
         return None, error
+    if hasattr(os, "register_at_fork"):
+        _survive_forks(lib)
+    return lib, None
+
+
+def _survive_forks(lib: ModuleType) -> None:
+    """A child has none of its parent's OpenMP threads, and libgomp waits for them for ever.
+
+    So they are ended before a fork; both sides start new ones when they need them. Where the
+    runtime cannot end them, the child keeps to one thread, as a DataLoader's workers do.
+    """
+    ended = True
+
+    def before() -> None:
+        nonlocal ended
+        ended = lib.end_threads()
+
+    def in_child() -> None:
+        if not ended:
+            torch.set_num_threads(1)
+
+    os.register_at_fork(before=before, after_in_child=in_child)
 
 
 def why_missing() -> str | None:

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from vggfast.backends import exact
 from vggfast.data import DataSet, load
 from vggfast.data.base import require
 from vggfast.engine import checkpoint
@@ -67,7 +68,8 @@ def run(given: dict[str, Any], *, resume: bool | str, shown: bool) -> Result:
         if folder is not None:
             _create(folder)
         _announce(trainer, progress)
-        trainer.run()
+        with exact(settings.exact):
+            trainer.run()
     finally:
         progress.close()
         torch.set_num_threads(threads)

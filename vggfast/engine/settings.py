@@ -44,6 +44,7 @@ class Settings:
     limit: int | None = None
     dtype: str = "fp32"
     backend: str | None = None
+    exact: bool = False
     device: str = "auto"
     threads: int | None = None
     workers: int = 0
@@ -51,7 +52,17 @@ class Settings:
     tensorboard: bool = False
 
     # What a resumed run may change without becoming another run.
-    FREE = ("data", "epochs", "backend", "device", "threads", "workers", "out", "tensorboard")
+    FREE = (
+        "data",
+        "epochs",
+        "backend",
+        "exact",
+        "device",
+        "threads",
+        "workers",
+        "out",
+        "tensorboard",
+    )
 
     @classmethod
     def make(cls, given: dict[str, Any], saved: dict[str, Any] | None = None) -> Settings:

@@ -35,6 +35,7 @@ def fit(
     limit: int | None = None,
     dtype: str | None = None,
     backend: str | None = None,
+    exact: bool | None = None,
     device: str | torch.device | None = None,
     threads: int | None = None,
     workers: int | None = None,
@@ -70,6 +71,7 @@ def fit(
         limit: train on this many images only, spread over the training set.
         dtype: "fp32" (default), or "bf16" or "fp16": autocast, with float32 weights.
         backend: name of the backend to force, or "auto" (default).
+        exact: convolve by plain sums, as :func:`vggfast.exact` does, False.
         device: "auto" (default: a GPU if there is one), "cpu", "cuda" or "cuda:N".
         threads: CPU threads, as torch chooses by default; restored at the end.
         workers: processes that read images, 0 (this one).
