@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from harness.contest import OURS, Outcome
@@ -17,15 +18,6 @@ def header(record: Record) -> str:
     machine = ", ".join(f"{k} {v}" for k, v in record.machine.items())
     found = ", ".join(f"{k} {v}" for k, v in record.versions.items())
     return f"machine: {machine}\nversions: {found}\ncommit: {record.commit}\n{record.backends}"
-
-
-def failure(check: Check) -> str:
-    """One line: which layer and which quantity failed, and by how much."""
-    return (
-        f"numerics failed: {check.what}, {check.quantity}: error {check.error.rel:.3g}, allowed "
-        f"{check.bound:.3g} (baseline {check.baseline:.3g}), largest difference "
-        f"{check.error.max_abs:.3g}, {check.case}"
-    )
 
 
 def numerics(checks: list[Check]) -> Table:
@@ -75,8 +67,22 @@ def networks(record: Record) -> Table:
 
 
 def _skipped_rows(table: Table, r: NetworkResult) -> None:
-    for name in r.outcome.skipped:
-        table.add_row(r.kind, str(r.batch), name, *["not timed"], *["–"] * 6, style="dim")
+    for name, why in r.outcome.skipped.items():
+        table.add_row(r.kind, str(r.batch), name, "not timed", *["–"] * 5, escape(why), style="dim")
+
+
+def peers(record: Record) -> Table:
+    """What the baselines of inference are, and how far they are off on the images timed."""
+    table = Table(title="baselines of inference: what they run", title_justify="left")
+    for name in ("batch", "contender", "version", "dtype", "layout", "settings"):
+        table.add_column(name)
+    table.add_column("error against float64 (allowed)", justify="right")
+    for r in record.networks:
+        for name, f in r.facts.items():
+            told = [str(f[k]) for k in ("version", "dtype", "layout", "settings")]
+            error = f"{f['error']:.1e} ({f['allowed']:.1e})"
+            table.add_row(str(r.batch), name, *(escape(t) for t in told), error)
+    return table
 
 
 def _roof(record: Record, tflops: float) -> str:
@@ -87,7 +93,7 @@ def _roof(record: Record, tflops: float) -> str:
 def _against(outcome: Outcome, name: str) -> str:
     if name == OURS or OURS not in outcome.times:
         return ""
-    return f"{outcome.times[name].median / outcome.times[OURS].median:.2f}×"
+    return f"[bold]{outcome.paired[name]}[/]".replace("× [", "× \\[")
 
 
 def layers(record: Record, batch: int, kind: str, rows: list[Row]) -> Table:
@@ -132,6 +138,7 @@ def show(record: Record, console: Console) -> None:
         console.print(layers(record, batch, kind, rows))
     if record.networks:
         console.print(networks(record))
+        console.print(peers(record))
     c = record.ceilings
     if c is not None:
         console.print(
