@@ -12,6 +12,8 @@ peers/    other engines for the network, checked and made ready for the contest
 clock     one timed call on a CPU or a GPU
 contest   alternated timing of several contenders, within a time budget
 stats     medians and spread
+child     a contender in a process of its own;  rss, isa: what it says of itself
+memory, compare   what needs such processes;  extras: when
 ceilings, layers, networks   what is timed
 progress, tables, results, plot   bar or lines, console, JSON, PNG
 """

@@ -16,15 +16,11 @@ OURS = "vggfast"
 
 @dataclass(frozen=True)
 class Contender:
-    """A named way to do the work. ``cannot`` says why it is not timed, if it is not.
-
-    ``rest``: seconds to idle after its turn, where its threads spin on after a call.
-    """
+    """A named way to do the work. ``cannot`` says why it is not timed, if it is not."""
 
     name: str
     work: Work | None
     cannot: str | None = None
-    rest: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -97,7 +93,6 @@ def contest(
     started = time.perf_counter()
     outcome = Outcome({}, {c.name: c.cannot for c in contenders if c.cannot is not None})
     works: dict[str, Work] = {}
-    rests = {c.name: c.rest for c in contenders}
     calls: dict[str, int] = {}
     for c in contenders:
         if c.work is None or c.cannot is not None:
@@ -127,7 +122,6 @@ def contest(
         for name in order:
             tick(f"{name}: round {done + 1}")
             samples[name].append(clock.measure(works[name], calls[name]))
-            time.sleep(rests[name])
         order = order[1:] + order[:1]
     outcome.times = {name: summarise([*chain(*taken)]) for name, taken in samples.items()}
     by_round = {n: [statistics.median(t) for t in taken] for n, taken in samples.items()}

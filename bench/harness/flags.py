@@ -53,7 +53,8 @@ def parser(dtypes: Sequence[str]) -> argparse.ArgumentParser:
     )
     p.add_argument(
         "--compare",
-        help="more tables: threads (all against one), isa (ours on AVX2 against torch on AVX2)",
+        help="more tables: threads (ours on all against one), isa (ours on AVX2 against torch "
+        "on AVX2); these and --memory come on top of --seconds",
     )
     p.add_argument("--quick", action="store_true", help="fewer rounds and cases, within a minute")
     p.add_argument("--out", help="folder for the JSON and the PNG (bench/results)")

@@ -87,6 +87,12 @@ def images(batch: int, options: Options, dtype: torch.dtype) -> Tensor:
     return torch.randn(shape, generator=g, device=options.device).to(dtype)
 
 
+def labels(batch: int, options: Options) -> Tensor:
+    """Random labels for a training step; the same in every process."""
+    g = torch.Generator(options.device).manual_seed(options.seed)
+    return torch.randint(CLASSES, (batch,), generator=g, device=options.device)
+
+
 def given(model: vggfast.VGG, x: Tensor, options: Options) -> Given:
     """What the peers of a job get."""
     state = {k: v.detach() for k, v in model.state_dict().items()}
@@ -148,17 +154,17 @@ def train(
     model.float()
     x = images(batch, options, torch.float32)
     everyone = given(model, x, options)
-    labels = torch.randint(CLASSES, (batch,), device=options.device)
+    wanted = labels(batch, options)
     left_out = _left_out(options, rounds, compiled)
-    contenders = [Contender(OURS, training_step(model.train(), laid_out(x, True), labels, options))]
+    contenders = [Contender(OURS, training_step(model.train(), laid_out(x, True), wanted, options))]
     for peer in chosen(options.peers, on_gpu=options.on_gpu):
         why = left_out(peer, 0.0) if peer.trains else "it does not train"
         why = why or peer.cannot(everyone)
         step = None
         if why is None:
             module, mine, forward = peer.trainee(everyone)
-            step = training_step(module, mine, labels, options, forward)
-        contenders.append(Contender(peer.name, step, why, peer.rest))
+            step = training_step(module, mine, wanted, options, forward)
+        contenders.append(Contender(peer.name, step, why))
     outcome = contest(contenders, clock, rounds, tick)
     _forget_compiled()
     return NetworkResult("training", batch, batch * training_flop(options), outcome)

@@ -132,6 +132,8 @@ def _check_extras(options: Options) -> None:
     if options.on_gpu and (options.memory or options.compare):
         name = "--memory" if options.memory else "--compare"
         raise InputError(f"--device: got 'cuda' with {name}, allowed is cpu")
+    if options.layers_only and (options.peers is not None or options.memory or options.compare):
+        raise InputError("--layers: got it with --peers, --memory or --compare, allowed is neither")
     if "threads" in options.compare and options.threads < 2:
         raise InputError("--threads: got 1 with --compare threads, allowed are 2 and more")
 

@@ -11,9 +11,20 @@ import torch
 from rich.console import Console
 
 import vggfast
-from harness import ceilings, endtoend, layers, machine, networks, numerics, plot, results, tables
+from harness import (
+    ceilings,
+    endtoend,
+    extras,
+    layers,
+    machine,
+    networks,
+    numerics,
+    plot,
+    results,
+    tables,
+)
 from harness.cases import Group, group
-from harness.clock import Clock, clock_for
+from harness.clock import SETTLE_SECONDS, Clock, clock_for
 from harness.contest import Budget, Rounds, one_line
 from harness.numerics import NumericsError
 from harness.options import Options
@@ -55,6 +66,7 @@ def run(options: Options, console: Console) -> list[Path]:
     session = _Session(record, console)
     session.check()
     session.time()
+    extras.run(record, console)
     tables.show(record, console)
     stem = options.out / record.stem()
     files = [Path(f"{stem}.json"), Path(f"{stem}.png")]
@@ -137,6 +149,7 @@ class _Session:
             steps.end()
             for b, kind, g in jobs:
                 self._layer(b, kind, g, clock, steps)
+            clock = clock_for(o.device, SETTLE_SECONDS)
             for kind, b in runs:
                 self._network(kind, b, clock, steps)
         self.record.seconds["timing"] = time.monotonic() - started

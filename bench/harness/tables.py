@@ -6,11 +6,14 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from harness import compare
 from harness.contest import OURS, Outcome
 from harness.layers import Row, sums
 from harness.networks import NetworkResult
 from harness.numerics import RULE, Check
 from harness.results import Record
+
+MIB = 1 << 20
 
 
 def header(record: Record) -> str:
@@ -132,13 +135,65 @@ def layers(record: Record, batch: int, kind: str, rows: list[Row]) -> Table:
     return table
 
 
+def memory(record: Record) -> Table:
+    """Peak RSS of each step in a process of its own."""
+    table = Table(title="peak memory of the process (RSS), MiB", title_justify="left")
+    for name in ("", "batch", "contender"):
+        table.add_column(name)
+    for name in ("before the calls", "peak", "of ours"):
+        table.add_column(name, justify="right")
+    for m in record.memory:
+        for name, most in m.peak.items():
+            ratio = None if name == OURS else m.ratio(name)
+            peak_text = f"{most / MIB:.0f}" + ("" if m.of_calls else " (with building)")
+            table.add_row(
+                m.kind, str(m.batch), name, f"{m.before[name] / MIB:.0f}", peak_text,
+                "" if ratio is None else f"{ratio:.2f}×", style="bold" if name == OURS else None,
+            )  # fmt: skip
+        for name, why in m.skipped.items():
+            table.add_row(m.kind, str(m.batch), name, "–", "–", escape(why), style="dim")
+    return table
+
+
+def comparisons(record: Record, what: str) -> Table:
+    """Two settings, timed in turns in two processes."""
+    table = Table(title=compare.title(what, record.options), title_justify="left")
+    for name in ("", "batch", "contender"):
+        table.add_column(name)
+    for name in ("median ms", "IQR ms", "n", "vggfast is"):
+        table.add_column(name, justify="right")
+    table.add_column("runs on")
+    for c in record.comparisons:
+        if c.what != what:
+            continue
+        for name, s in c.outcome.times.items():
+            table.add_row(
+                c.kind, str(c.batch), name, f"{1e3 * s.median:.2f}", f"{1e3 * s.iqr:.2f}",
+                str(s.n), _against(c.outcome, name), escape("; ".join(_libraries(c.isa[name]))),
+                style="bold" if name == OURS else None,
+            )  # fmt: skip
+        for name, why in c.outcome.skipped.items():
+            table.add_row(c.kind, str(c.batch), name, *["–"] * 4, escape(why), style="dim")
+    return table
+
+
+def _libraries(told: list[str]) -> list[str]:
+    """What each library says in general; which kernel served what is in the JSON."""
+    return [line for line in told if not line.startswith("oneDNN ")]
+
+
 def show(record: Record, console: Console) -> None:
     """Print every table the record has."""
     for (batch, kind), rows in record.tables().items():
         console.print(layers(record, batch, kind, rows))
     if record.networks:
         console.print(networks(record))
-        console.print(peers(record))
+        if any(r.facts for r in record.networks):
+            console.print(peers(record))
+    if record.memory:
+        console.print(memory(record))
+    for what in dict.fromkeys(c.what for c in record.comparisons):
+        console.print(comparisons(record, what))
     c = record.ceilings
     if c is not None:
         console.print(

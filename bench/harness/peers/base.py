@@ -59,11 +59,7 @@ class Ready:
 
 
 class Peer:
-    """Another way to run the network.
-
-    ``rest``: seconds to idle after its turn; its own threads may spin for a while after a call, at
-    the expense of whoever comes next.
-    """
+    """Another way to run the network."""
 
     key: ClassVar[str]  # on the command line
     name: ClassVar[str]  # in tables
@@ -71,7 +67,6 @@ class Peer:
     module: ClassVar[str] = "torch"
     device: ClassVar[str | None] = None  # "cpu" or "cuda", if it is for one alone
     trains: ClassVar[bool] = False
-    rest: ClassVar[float] = 0.0
 
     def cannot(self, given: Given) -> str | None:
         """Why it cannot run this at all, or None."""

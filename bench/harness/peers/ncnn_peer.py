@@ -19,7 +19,6 @@ BRAIN = ("use_bf16_packed", "use_bf16_storage")
 class Ncnn(Peer):
     key, name, device = "ncnn", "ncnn", "cpu"
     package = module = "ncnn"
-    rest = 0.04  # its threads spin 20 ms after a call
 
     def cannot_dtype(self, given: Given) -> str | None:
         return "it has no fp16 arithmetic on x86" if given.dtype == torch.float16 else None

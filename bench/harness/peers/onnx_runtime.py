@@ -14,7 +14,6 @@ from harness.peers.base import Given, Peer, Ready, fp32
 class OnnxRuntime(Peer):
     key, name, device = "onnxruntime", "ONNX Runtime", "cpu"
     package = module = "onnxruntime"
-    rest = 0.02
 
     def cannot_dtype(self, given: Given) -> str | None:
         if given.dtype != torch.float32:

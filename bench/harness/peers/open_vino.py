@@ -19,7 +19,6 @@ MULTIPLIES = ("Convolution", "FullyConnected", "MatMul")
 class OpenVino(Peer):
     key, name, device = "openvino", "OpenVINO", "cpu"
     package = module = "openvino"
-    rest = 0.02
 
     def cannot_dtype(self, given: Given) -> str | None:
         import openvino as ov

@@ -37,7 +37,7 @@ def prepare(
         if why is None:
             ready, why = _try(peer, given, oracle, found.facts)
         work = None if ready is None else ready.run
-        found.contenders.append(Contender(peer.name, work, why, peer.rest))
+        found.contenders.append(Contender(peer.name, work, why))
     found.seconds = time.perf_counter() - started
     return found
 
