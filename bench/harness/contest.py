@@ -34,7 +34,7 @@ class Rounds:
     seconds: float
     least: int
     most: int
-    insist: bool = False  # leave no contender out; warm-ups do not count
+    insist: bool = False  # no contender and none of ``least`` left out; warm-ups do not count
 
 
 @dataclass
@@ -117,7 +117,8 @@ def contest(
         now = time.perf_counter()
         pace = (now - first_round) / max(done, 1)
         allowed = rounds.seconds if done >= rounds.least else 2 * rounds.seconds
-        if done > 0 and now + pace - started > allowed:
+        insisted = rounds.insist and done < rounds.least
+        if done > 0 and not insisted and now + pace - started > allowed:
             break  # one more round would end too late
         for name in order:
             tick(f"{name}: round {done + 1}")
