@@ -46,6 +46,7 @@ def test_memory_of_both_sides(tiny: options.Options) -> None:
     assert ratio == found.peak["torch channels_last"] / found.peak[OURS]
 
 
+@pytest.mark.long
 def test_two_processes_in_turns_with_the_same_weights(tiny: options.Options) -> None:
     found = compare.compare("threads", "training", 2, tiny, ONCE)
     assert found.outcome.skipped == {}
@@ -54,6 +55,7 @@ def test_two_processes_in_turns_with_the_same_weights(tiny: options.Options) -> 
     assert "VGGFAST_CPU_ISA" not in os.environ or os.environ["VGGFAST_CPU_ISA"] != "avx2"
 
 
+@pytest.mark.long
 @pytest.mark.skipif(
     torch.backends.cpu.get_cpu_capability() not in ("AVX2", "AVX512"), reason="no AVX2 here"
 )
