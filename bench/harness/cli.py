@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from rich.console import Console
 
-from harness import options, session
+from harness import numerics, options, session
 from vggfast import InputError, exact
 
 PLAIN_WIDTH = 160  # tables in a log file are not cut at 80 columns
@@ -25,7 +25,7 @@ def main(argv: Sequence[str]) -> int:
     try:
         with exact(chosen.exact):
             session.run(chosen, console)
-    except session.NumericsError as error:
+    except numerics.NumericsError as error:
         return _say(f"{error}\nnothing was timed: {len(error.failed)} checks failed", 1)
     except OSError as error:  # the folder was checked at the start: a full disk, a lost mount
         return _say(f"error: --out: {error.strerror or error}", 2)

@@ -15,6 +15,9 @@ Work = Callable[[], object]
 Finish = Callable[[Work], Work]  # from a call that may return early to one that does not
 
 CPU_FLUSH_BYTES = 64 << 20  # two times the 32 MB last-level cache of a common server's core complex
+# Threads of OpenMP spin up to 8 ms after a call, those of the flush too: engines that have threads
+# of their own would share a core with them.
+SETTLE_SECONDS = 0.02
 GPU_CALLS = 10  # calls queued between two synchronisations, so that the queue stays full
 
 
@@ -32,17 +35,20 @@ class Clock(Protocol):
 
 
 class CpuClock:
-    """Wall clock."""
+    """Wall clock. ``settle``: seconds to idle between the flush and the call."""
 
     warm_ups = 1
 
-    def __init__(self) -> None:
+    def __init__(self, settle: float = 0.0) -> None:
         self._flush = torch.empty(CPU_FLUSH_BYTES, dtype=torch.uint8)
+        self._settle = settle
 
     def measure(self, work: Work, calls: int) -> list[float]:
         samples = []
         for i in range(calls):
             self._flush.fill_(i)
+            if self._settle:
+                time.sleep(self._settle)
             start = time.perf_counter()
             result = work()
             samples.append(time.perf_counter() - start)
@@ -84,5 +90,5 @@ class CudaClock:
         torch.cuda.synchronize(self._device)
 
 
-def clock_for(device: torch.device) -> Clock:
-    return CudaClock(device) if device.type == "cuda" else CpuClock()
+def clock_for(device: torch.device, settle: float = 0.0) -> Clock:
+    return CudaClock(device) if device.type == "cuda" else CpuClock(settle)

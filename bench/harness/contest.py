@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import statistics
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 
 from harness.clock import Clock, Work
-from harness.stats import Stats, speedup, summarise
+from harness.stats import Paired, Stats, paired, speedup, summarise
 
 OURS = "vggfast"
 
@@ -32,14 +34,19 @@ class Rounds:
     seconds: float
     least: int
     most: int
+    insist: bool = False  # no contender and none of ``least`` left out; warm-ups do not count
 
 
 @dataclass
 class Outcome:
-    """Statistics by contender name, in seconds per call, and why the others were not timed."""
+    """Statistics by contender name, in seconds per call, and why the others were not timed.
+
+    ``paired``: how many times ours is faster than each baseline, round by round.
+    """
 
     times: dict[str, Stats] = field(default_factory=dict)
     skipped: dict[str, str] = field(default_factory=dict)
+    paired: dict[str, Paired] = field(default_factory=dict)
 
     def best(self) -> tuple[str, float] | None:
         """The fastest baseline and how many times faster ours is; None if none was timed."""
@@ -91,7 +98,8 @@ def contest(
         if c.work is None or c.cannot is not None:
             continue
         spent = time.perf_counter() - started
-        if len(works) >= 2 and spent > 2 * rounds.seconds:  # ours and a baseline go on anyway
+        too_long = not rounds.insist and spent > 2 * rounds.seconds
+        if len(works) >= 2 and too_long:  # ours and a baseline go on anyway
             outcome.skipped[c.name] = f"the run's time limit: {spent:.0f} s went on warm-ups alone"
             continue
         tick(f"{c.name}: warm-up")
@@ -100,20 +108,27 @@ def contest(
             outcome.skipped[c.name] = reason
             continue
         works[c.name], calls[c.name] = c.work, clock.calls(seconds)
-    samples: dict[str, list[float]] = {name: [] for name in works}
+    samples: dict[str, list[list[float]]] = {name: [] for name in works}
     order = list(works)
     first_round = time.perf_counter()
+    if rounds.insist:
+        started = first_round
     for done in range(rounds.most):
         now = time.perf_counter()
         pace = (now - first_round) / max(done, 1)
         allowed = rounds.seconds if done >= rounds.least else 2 * rounds.seconds
-        if done > 0 and now + pace - started > allowed:
+        insisted = rounds.insist and done < rounds.least
+        if done > 0 and not insisted and now + pace - started > allowed:
             break  # one more round would end too late
         for name in order:
             tick(f"{name}: round {done + 1}")
-            samples[name] += clock.measure(works[name], calls[name])
+            samples[name].append(clock.measure(works[name], calls[name]))
         order = order[1:] + order[:1]
-    outcome.times = {name: summarise(values) for name, values in samples.items()}
+    outcome.times = {name: summarise([*chain(*taken)]) for name, taken in samples.items()}
+    by_round = {n: [statistics.median(t) for t in taken] for n, taken in samples.items()}
+    if OURS in by_round:
+        mine = by_round.pop(OURS)
+        outcome.paired = {name: paired(mine, theirs) for name, theirs in by_round.items()}
     return outcome
 
 

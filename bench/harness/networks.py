@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field, replace
 
 import torch
 import torch.nn.functional as F
@@ -13,23 +13,31 @@ from torch import Tensor, nn
 import vggfast
 from harness.clock import Clock
 from harness.contest import OURS, Contender, Outcome, Rounds, contest
-from harness.layers import FUSED, NCHW, NHWC, QUICK
-from harness.nets import PlainVGG, cudnn_fused
+from harness.endtoend import spread_biases
+from harness.layers import QUICK
+from harness.numerics import Check
 from harness.options import Options
+from harness.oracle import Oracle, oracle
+from harness.peers import Given, Peer, chosen
+from harness.peers.ready import prepare
+from harness.peers.torch_eager import laid_out, no_grad
 
-COMPILED = "torch.compile"
 CLASSES = 1000
 Step = Callable[[], object]
 
 
 @dataclass(frozen=True)
 class NetworkResult:
-    """Times of one network at one batch. ``flop`` counts the whole call."""
+    """Times of one network at one batch. ``flop`` counts the whole call.
+
+    ``facts``: version, dtype, layout, settings and checked error of each peer that was prepared.
+    """
 
     kind: str  # "inference" or "training"
     batch: int
     flop: int
     outcome: Outcome
+    facts: dict[str, dict[str, object]] = field(default_factory=dict)
 
     def images_per_s(self, name: str) -> float:
         return self.batch / self.outcome.times[name].median
@@ -46,6 +54,8 @@ class NetworkResult:
             "tflops": {name: self.tflops(name) for name in times},
             "best_baseline": best[0] if best else None,
             "ratio": best[1] if best else None,
+            "paired": {name: p.as_dict() for name, p in self.outcome.paired.items()},
+            "peers": self.facts,
             "skipped": self.outcome.skipped,
         }  # fmt: skip
 
@@ -61,12 +71,46 @@ def training_flop(options: Options) -> int:
 
 
 def build(options: Options) -> vggfast.VGG:
-    """Our network with fresh weights in fp32, on the device."""
+    """Our network with fresh weights in fp32, on the device; its biases are not zero."""
     torch.manual_seed(options.seed)
     model = vggfast.vgg(
         options.net, num_classes=CLASSES, crop=options.crop, backend=options.backend
     )
+    spread_biases(model)
     return model.to(options.device)
+
+
+def images(batch: int, options: Options, dtype: torch.dtype) -> Tensor:
+    """The images of a job, NCHW; the same in every process."""
+    g = torch.Generator(options.device).manual_seed(options.seed + batch)
+    shape = (batch, 3, options.size, options.size)
+    return torch.randn(shape, generator=g, device=options.device).to(dtype)
+
+
+def labels(batch: int, options: Options) -> Tensor:
+    """Random labels for a training step; the same in every process."""
+    g = torch.Generator(options.device).manual_seed(options.seed)
+    return torch.randint(CLASSES, (batch,), generator=g, device=options.device)
+
+
+def given(model: vggfast.VGG, x: Tensor, options: Options) -> Given:
+    """What the peers of a job get."""
+    state = {k: v.detach() for k, v in model.state_dict().items()}
+    patient = options.peers is not None
+    return Given(options.net, options.crop, state, x, options.threads, patient)
+
+
+def ours(model: vggfast.VGG, x: Tensor) -> Callable[[], Tensor]:
+    """Our forward pass."""
+    return no_grad(model.eval(), laid_out(x, True))
+
+
+def check(model: vggfast.VGG, batch: int, options: Options) -> tuple[Check, Oracle]:
+    """Ours on the very call that will be timed; and what the peers will be held against."""
+    model.to(options.dtype)
+    x = images(batch, options, options.dtype)
+    found = oracle(given(model, x, options).state, x, options)
+    return found.check(ours(model, x)(), batch, options.size), found
 
 
 def infer(
@@ -77,31 +121,20 @@ def infer(
     rounds: Rounds,
     compiled: str | None,
     tick: Callable[[str], None],
+    known: Oracle,
 ) -> NetworkResult:
     """Time inference in the run's dtype; ``compiled`` says why torch.compile is left out, if so."""
     model.to(options.dtype)
-    state = {k: v.detach() for k, v in model.state_dict().items()}
-    shape = (batch, 3, options.size, options.size)
-    x = torch.randn(shape, device=options.device).to(options.dtype)
-    last = x.contiguous(memory_format=torch.channels_last)
-    nhwc = PlainVGG(options.net, state, options.crop, channels_last=True).eval()
-    contenders = [
-        Contender(OURS, _forward(model.eval(), last)),
-        Contender(NHWC, _forward(nhwc, last)),
-    ]
-    if options.quick:
-        contenders.append(Contender(NCHW, None, QUICK))
-    else:
-        nchw = PlainVGG(options.net, state, options.crop, channels_last=False).eval()
-        contenders.append(Contender(NCHW, _forward(nchw, x)))
-    if options.on_gpu:
-        contenders.append(Contender(FUSED, _forward(cudnn_fused(nhwc), last)))
-    work = _forward(_compiled(nhwc, options), last) if compiled is None else None
-    contenders.append(Contender(COMPILED, work, compiled))
-    outcome = contest(contenders, clock, rounds, tick)
-    if compiled is None:
-        torch._dynamo.reset()  # else the compiled code keeps its weights to the end of the run
-    return NetworkResult("inference", batch, batch * inference_flop(options), outcome)
+    x = images(batch, options, options.dtype)
+    peers = chosen(options.peers, on_gpu=options.on_gpu)
+    found = prepare(
+        peers, given(model, x, options), known, _left_out(options, rounds, compiled), tick
+    )
+    contenders = [Contender(OURS, ours(model, x)), *found.contenders]
+    outcome = contest(contenders, clock, _rest(rounds, found.seconds), tick)
+    _forget_compiled()
+    flop = batch * inference_flop(options)
+    return NetworkResult("inference", batch, flop, outcome, found.facts)
 
 
 def train(
@@ -119,46 +152,54 @@ def train(
     users do; the weights stay fp32.
     """
     model.float()
-    state = {k: v.detach() for k, v in model.state_dict().items()}
-    shape = (batch, 3, options.size, options.size)
-    x = torch.randn(shape, device=options.device)
-    last = x.contiguous(memory_format=torch.channels_last)
-    labels = torch.randint(CLASSES, (batch,), device=options.device)
-    nhwc = PlainVGG(options.net, state, options.crop, channels_last=True)
-    contenders = [
-        Contender(OURS, training_step(model.train(), last, labels, options)),
-        Contender(NHWC, training_step(nhwc, last, labels, options)),
-    ]
-    if options.quick:
-        contenders.append(Contender(NCHW, None, QUICK))
-    else:
-        nchw = PlainVGG(options.net, state, options.crop, channels_last=False)
-        contenders.append(Contender(NCHW, training_step(nchw, x, labels, options)))
-    if options.on_gpu:
-        contenders.append(Contender(FUSED, None, "it has no backward"))
-    work = training_step(
-        nhwc, last, labels, options, torch.compile(nhwc) if compiled is None else None
-    )
-    contenders.append(Contender(COMPILED, work, compiled))
+    x = images(batch, options, torch.float32)
+    everyone = given(model, x, options)
+    wanted = labels(batch, options)
+    left_out = _left_out(options, rounds, compiled)
+    contenders = [Contender(OURS, training_step(model.train(), laid_out(x, True), wanted, options))]
+    for peer in chosen(options.peers, on_gpu=options.on_gpu):
+        why = left_out(peer, 0.0) if peer.trains else "it does not train"
+        why = why or peer.cannot(everyone)
+        step = None
+        if why is None:
+            module, mine, forward = peer.trainee(everyone)
+            step = training_step(module, mine, wanted, options, forward)
+        contenders.append(Contender(peer.name, step, why))
     outcome = contest(contenders, clock, rounds, tick)
-    if compiled is None:
-        torch._dynamo.reset()  # else the compiled code keeps its weights to the end of the run
+    _forget_compiled()
     return NetworkResult("training", batch, batch * training_flop(options), outcome)
 
 
-def _compiled(model: PlainVGG, options: Options) -> Callable[[Tensor], Tensor]:
-    # Freezing packs the weights for the CPU's library once: what a CPU deployment would do.
-    settings: dict[str, Any] | None = None if options.on_gpu else {"freezing": True}
-    call: Callable[[Tensor], Tensor] = torch.compile(model, dynamic=False, options=settings)
-    return call
+def _forget_compiled() -> None:
+    """Else compiled code keeps its weights to the end of the run."""
+    if "torch._dynamo" in sys.modules:  # importing it takes seconds
+        torch._dynamo.reset()
 
 
-def _forward(model: Callable[[Tensor], Tensor], x: Tensor) -> Step:
-    def run() -> Tensor:
-        with torch.no_grad():
-            return model(x)
+def _left_out(
+    options: Options, rounds: Rounds, compiled: str | None
+) -> Callable[[Peer, float], str | None]:
+    """Why a peer that nobody asked for by name is left out, given the seconds spent so far."""
 
-    return run
+    def why(peer: Peer, spent: float) -> str | None:
+        if options.peers is not None:
+            return None
+        if peer.key == "nchw" and options.quick:
+            return QUICK
+        if peer.key == "compile":
+            return compiled
+        if spent > 2 * rounds.seconds and peer.key != "channels_last":
+            return f"the run's time limit: {spent:.0f} s went on preparing others"
+        return None
+
+    return why
+
+
+def _rest(rounds: Rounds, spent: float) -> Rounds:
+    """What preparing took is of the job's seconds, unless every peer was asked for."""
+    if rounds.insist:
+        return rounds
+    return replace(rounds, seconds=max(rounds.seconds - spent, 0.25 * rounds.seconds))
 
 
 def training_step(

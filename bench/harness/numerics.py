@@ -71,6 +71,23 @@ class Check:
         }  # fmt: skip
 
 
+class NumericsError(Exception):
+    """At least one check failed; nothing was timed and nothing written."""
+
+    def __init__(self, failed: list[Check]) -> None:
+        super().__init__(failure(failed[0]))
+        self.failed = failed
+
+
+def failure(check: Check) -> str:
+    """One line: which layer and which quantity failed, and by how much."""
+    return (
+        f"numerics failed: {check.what}, {check.quantity}: error {check.error.rel:.3g}, allowed "
+        f"{check.bound:.3g} (baseline {check.baseline:.3g}), largest difference "
+        f"{check.error.max_abs:.3g}, {check.case}"
+    )
+
+
 def rounding_term(dtype: torch.dtype, products: int) -> float:
     """The term of the rule for sums of ``products`` products, results in ``dtype``."""
     u, u32 = torch.finfo(dtype).eps / 2, torch.finfo(torch.float32).eps / 2

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import argparse
 import os
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NoReturn
 
 import torch
 
+from harness import flags, peers
 from vggfast import BackendError, InputError, backends, configs
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -21,7 +20,10 @@ SMALLEST_SIZE = configs.DOWNSAMPLING  # five 2x2 pools leave one pixel
 
 @dataclass(frozen=True)
 class Options:
-    """What to run. ``batches`` are for inference; ``train_batch`` 0 means no training."""
+    """What to run. ``batches`` are for inference; ``train_batch`` 0 means no training.
+
+    ``peers``: keys of those asked for, or None for torch's own within the time there is.
+    """
 
     net: str
     batches: tuple[int, ...]
@@ -37,6 +39,9 @@ class Options:
     seed: int
     seconds: int | None  # for checks and timing together, or None for what the mode allows
     out: Path
+    peers: tuple[str, ...] | None = None
+    memory: bool = False
+    compare: tuple[str, ...] = ()
 
     @property
     def dtype(self) -> torch.dtype:
@@ -60,24 +65,21 @@ class Options:
         return configs.conv_layers(self.net, self.size) + configs.fc_layers(crop=self.crop)
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise InputError(f"{message} (see --help)")
-
-
 def parse(argv: Sequence[str]) -> Options:
     """Read and check the arguments.
 
     Raises:
         InputError: one line naming the argument, what was given and what is allowed.
     """
-    given = _parser().parse_args(argv)
+    given = flags.parser(tuple(DTYPES)).parse_args(argv)
     net = _one_of("--net", given.net, configs.NETS)
     device = _device(given.device)
     gpu = device.type == "cuda"
     dtype_name = _one_of("--dtype", given.dtype or ("bf16" if gpu else "fp32"), tuple(DTYPES))
     batches = _batches(given.batch, gpu, given.quick)
-    train_batch = max(batches) if given.batch else _default_train_batch(gpu, given.quick)
+    train_batch = _number("--train-batch", given.train_batch, 1, 65536) or (
+        max(batches) if given.batch else _default_train_batch(gpu, given.quick)
+    )
     allowed_threads = os.cpu_count() or 1
     threads = _number("--threads", given.threads, 1, 4 * allowed_threads)
     options = Options(
@@ -95,48 +97,47 @@ def parse(argv: Sequence[str]) -> Options:
         seed=_number("--seed", given.seed, 0, 2**31 - 1) or 0,
         seconds=_number("--seconds", given.seconds, 10, 86400),
         out=Path(given.out) if given.out is not None else RESULTS,
+        peers=_peers(given.peers, gpu),
+        memory=given.memory or (given.peers == "all" and not gpu),
+        compare=_several("--compare", given.compare, flags.COMPARISONS) if given.compare else (),
     )
+    _check_extras(options)
     _check_backend(options)
     _check_writable(options.out)  # last: bad input elsewhere leaves no folder behind
     return options
-
-
-def _parser() -> argparse.ArgumentParser:
-    p = _Parser(
-        prog="bench/run.py",
-        description="Check a VGG's numerics against float64, then time it against torch.",
-        allow_abbrev=False,
-    )
-    p.add_argument("--net", default="E", help=f"configuration: {', '.join(configs.NETS)} (E)")
-    p.add_argument(
-        "--batch",
-        help="images per inference call, one or several: 1,8 (CPU: 1,8; GPU: 1,32,256); "
-        "the largest is also the training batch (CPU: 4; GPU: 256, or the half that fits)",
-    )
-    p.add_argument("--dtype", help=f"{', '.join(DTYPES)} (CPU: fp32, GPU: bf16)")
-    p.add_argument("--backend", help=f"force one: auto, {', '.join(backends.names())} (auto)")
-    p.add_argument("--exact", action="store_true", help="convolve by plain sums, without Winograd")
-    p.add_argument("--device", help="cpu, cuda, cuda:N (a GPU if torch sees one)")
-    p.add_argument("--threads", help="CPU threads (torch's default)")
-    p.add_argument("--layers", action="store_true", help="the per-layer part only, with gradients")
-    p.add_argument(
-        "--train",
-        action=argparse.BooleanOptionalAction,
-        default=True,
-        help="time a training step (yes)",
-    )
-    p.add_argument("--quick", action="store_true", help="fewer rounds and cases, within a minute")
-    p.add_argument("--out", help="folder for the JSON and the PNG (bench/results)")
-    p.add_argument("--size", help="rows and columns of an image, 32 or more (224)")
-    p.add_argument("--seed", help="seed of the random data (0)")
-    p.add_argument("--seconds", help="time to fill with rounds (CPU: 205, GPU: 470; --quick: 50)")
-    return p
 
 
 def _one_of(name: str, value: str, allowed: Sequence[str]) -> str:
     if value not in allowed:
         raise InputError(f"{name}: got {value!r}, allowed are {', '.join(allowed)}")
     return value
+
+
+def _several(name: str, text: str, allowed: Sequence[str]) -> tuple[str, ...]:
+    values = [_one_of(name, part.strip(), allowed) for part in text.split(",")]
+    return tuple(dict.fromkeys(values))
+
+
+def _peers(text: str | None, gpu: bool) -> tuple[str, ...] | None:
+    if text is None:
+        return None
+    if text in ("all", "none"):
+        return tuple(p.key for p in peers.here(gpu)) if text == "all" else ()
+    try:
+        return _several("--peers", text, peers.KEYS)
+    except InputError as error:
+        raise InputError(str(error).replace("allowed are", "allowed are all, none,")) from error
+
+
+def _check_extras(options: Options) -> None:
+    """--memory and --compare are of processes on a CPU."""
+    if options.on_gpu and (options.memory or options.compare):
+        name = "--memory" if options.memory else "--compare"
+        raise InputError(f"--device: got 'cuda' with {name}, allowed is cpu")
+    if options.layers_only and (options.peers is not None or options.memory or options.compare):
+        raise InputError("--layers: got it with --peers, --memory or --compare, allowed is neither")
+    if "threads" in options.compare and options.threads < 2:
+        raise InputError("--threads: got 1 with --compare threads, allowed are 2 and more")
 
 
 def _number(name: str, text: str | None, low: int, high: int) -> int | None:

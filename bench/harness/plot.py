@@ -7,14 +7,20 @@ from pathlib import Path
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from harness import peers
 from harness.contest import OURS
-from harness.layers import FUSED, NCHW, NHWC
-from harness.networks import COMPILED
 from harness.results import Record, atomically
 
 COLOURS = {  # the order of the bars, too
-    OURS: "#d1495b", NHWC: "#30638e", NCHW: "#6d9dc5", FUSED: "#5b7f58", COMPILED: "#8a8d91",
-}  # fmt: skip
+    OURS: "#d1495b",
+    **dict(
+        zip(
+            (p.name for p in peers.EVERY),
+            ("#30638e", "#6d9dc5", "#5b7f58", "#8a8d91", "#edae49", "#7b4b94", "#3d5a3c"),
+            strict=True,
+        )
+    ),
+}
 NOT_TIMED = float("nan")  # no bar and no label
 
 

@@ -13,7 +13,9 @@ from datetime import datetime, timezone
 from pathlib import Path
 
 from harness.ceilings import Ceilings
+from harness.compare import Comparison
 from harness.layers import Row, sums
+from harness.memory import MemoryResult
 from harness.networks import NetworkResult
 from harness.numerics import RULE, Check
 from harness.options import Options
@@ -35,6 +37,8 @@ class Record:
     ceilings: Ceilings | None = None
     networks: list[NetworkResult] = field(default_factory=list)
     rows: list[Row] = field(default_factory=list)
+    memory: list[MemoryResult] = field(default_factory=list)
+    comparisons: list[Comparison] = field(default_factory=list)
     skipped: list[tuple[str, str]] = field(default_factory=list)  # (what, why)
     seconds: dict[str, float] = field(default_factory=dict)  # by stage
     started: datetime = field(default_factory=lambda: datetime.now(timezone.utc))
@@ -52,6 +56,12 @@ class Record:
         for r in self.networks:
             found += [(f"{name}, {r.kind} batch {r.batch}", why)
                       for name, why in r.outcome.skipped.items()]  # fmt: skip
+        for m in self.memory:
+            found += [(f"{name}, memory, {m.kind} batch {m.batch}", why)
+                      for name, why in m.skipped.items()]  # fmt: skip
+        for c in self.comparisons:
+            found += [(f"{name}, compare {c.what}, {c.kind} batch {c.batch}", why)
+                      for name, why in c.outcome.skipped.items()]  # fmt: skip
         for (batch, kind), rows in self.tables().items():
             for row in rows:
                 for name, why in row.outcome.skipped.items():
@@ -89,6 +99,8 @@ class Record:
                 "conv_tflops": c.conv_tflops, "copy_gbps": c.copy_gbps,
             },
             "networks": [r.as_dict() for r in self.networks],
+            "memory": [m.as_dict() for m in self.memory],
+            "comparisons": [k.as_dict() for k in self.comparisons],
             "layers": [
                 {
                     "batch": batch, "pass": kind, "rows": [r.as_dict() for r in rows],

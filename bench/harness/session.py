@@ -4,17 +4,31 @@ from __future__ import annotations
 
 import gc
 import time
+from functools import cached_property
 from pathlib import Path
 
 import torch
 from rich.console import Console
 
 import vggfast
-from harness import ceilings, endtoend, layers, machine, networks, numerics, plot, results, tables
+from harness import (
+    ceilings,
+    endtoend,
+    extras,
+    layers,
+    machine,
+    networks,
+    numerics,
+    plot,
+    results,
+    tables,
+)
 from harness.cases import Group, group
-from harness.clock import Clock, clock_for
+from harness.clock import SETTLE_SECONDS, Clock, clock_for
 from harness.contest import Budget, Rounds, one_line
+from harness.numerics import NumericsError
 from harness.options import Options
+from harness.oracle import Oracle
 from harness.progress import Steps
 from harness.results import Record
 from vggfast import backends
@@ -26,14 +40,6 @@ LIMITS = {("cpu", False): 205.0, ("cpu", True): 48.0, ("gpu", False): 470.0, ("g
 COMPILE_SECONDS = {"cpu": 60.0, "gpu": 40.0}
 REST_SECONDS = {"cpu": 60.0, "gpu": 20.0}
 SMALLEST_FLOP = 10**9  # FC layers move bytes: they take longer than their few operations say
-
-
-class NumericsError(Exception):
-    """At least one check failed; nothing was timed and nothing written."""
-
-    def __init__(self, failed: list[numerics.Check]) -> None:
-        super().__init__(tables.failure(failed[0]))
-        self.failed = failed
 
 
 def run(options: Options, console: Console) -> list[Path]:
@@ -60,6 +66,7 @@ def run(options: Options, console: Console) -> list[Path]:
     session = _Session(record, console)
     session.check()
     session.time()
+    extras.run(record, console)
     tables.show(record, console)
     stem = options.out / record.stem()
     files = [Path(f"{stem}.json"), Path(f"{stem}.png")]
@@ -76,11 +83,18 @@ class _Session:
         self.groups: list[Group] = group(self.options.layers())
         self.kind = "gpu" if self.options.on_gpu else "cpu"
         self.budget = Budget(self.options.seconds or LIMITS[self.kind, self.options.quick])
+        self.oracles: dict[int, Oracle] = {}  # by batch
+
+    @cached_property
+    def model(self) -> vggfast.VGG:
+        """Ours; each job sets its dtype and mode."""
+        return networks.build(self.options)
 
     def check(self) -> None:
         """All numerics, then the verdict."""
         started, checks = time.monotonic(), self.record.checks
-        with Steps(self.console, len(self.groups) + 1) as steps:
+        batches = () if self.options.layers_only else self.options.batches
+        with Steps(self.console, len(self.groups) + 1 + len(batches)) as steps:
             for g in self.groups:
                 steps.begin(f"numerics {g.name}")
                 small = numerics.check_small(g, self.options)
@@ -92,6 +106,10 @@ class _Session:
             steps.begin("numerics, network end to end")
             checks += endtoend.check_network(self.options)
             steps.end()
+            for b in batches:
+                steps.begin(f"numerics, timed call, batch {b}")
+                self._check_timed_call(b)
+                steps.end()
         self._settle()
         self.record.seconds["numerics"] = time.monotonic() - started
         self.console.print(tables.numerics(checks))
@@ -100,11 +118,21 @@ class _Session:
             raise NumericsError(failed)
         self.console.print(f"numerics: {len(checks)} checks passed")
 
+    def _check_timed_call(self, batch: int) -> None:
+        """Ours on the images it will be timed on; a batch that does not fit is said later."""
+        try:
+            check, self.oracles[batch] = networks.check(self.model, batch, self.options)
+            self.record.checks.append(check)
+        except torch.OutOfMemoryError as error:
+            what = f"numerics, timed call, batch {batch}"
+            self.record.skipped.append((what, one_line(error)))
+        self._settle()
+
     def time(self) -> None:
         """Ceilings, layers, networks, within what is left of the budget."""
         started, o = time.monotonic(), self.options
         clock = clock_for(o.device)
-        runs = [] if o.layers_only else [("inference", b) for b in o.batches]
+        runs = [("inference", b) for b in o.batches if b in self.oracles]
         runs += [("training", o.train_batch)] if o.train_batch else []
         jobs = [(b, kind, g) for b in layers.batches(o) for kind in layers.passes(o)
                 for g in self.groups if layers.applies(g, kind)]  # fmt: skip
@@ -121,10 +149,9 @@ class _Session:
             steps.end()
             for b, kind, g in jobs:
                 self._layer(b, kind, g, clock, steps)
-            model = networks.build(o) if runs else None
+            clock = clock_for(o.device, SETTLE_SECONDS)
             for kind, b in runs:
-                assert model is not None, "it is built where there are runs"
-                self._network(kind, b, model, clock, steps)
+                self._network(kind, b, clock, steps)
         self.record.seconds["timing"] = time.monotonic() - started
 
     def _layer(self, batch: int, kind: str, g: Group, clock: Clock, steps: Steps) -> None:
@@ -140,9 +167,7 @@ class _Session:
             self._settle()
         steps.end()
 
-    def _network(
-        self, kind: str, batch: int, model: vggfast.VGG, clock: Clock, steps: Steps
-    ) -> None:
+    def _network(self, kind: str, batch: int, clock: Clock, steps: Steps) -> None:
         """One network job; a batch that does not fit is said and, in training, halved."""
         what = f"{kind}, batch {batch}"
         steps.begin(what)
@@ -150,21 +175,24 @@ class _Session:
         compiled = self._no_compile(kind)
         fits = True
         try:
-            time_it = networks.train if kind == "training" else networks.infer
-            result = time_it(model, batch, self.options, clock, rounds, compiled, steps.tick)
-            self.record.networks.append(result)
+            job = (self.model, batch, self.options, clock, rounds, compiled, steps.tick)
+            if kind == "training":
+                self.record.networks.append(networks.train(*job))
+            else:
+                self.record.networks.append(networks.infer(*job, self.oracles[batch]))
         except torch.OutOfMemoryError as error:
             self.record.skipped.append((what, one_line(error)))
             fits = False
         self._settle()  # not while the error is held, and with it all that its frames hold
         if not fits and kind == "training" and batch > 1:
             self.budget.plan(self._network_weight(kind, batch // 2))
-            self._network(kind, batch // 2, model, clock, steps)
+            self._network(kind, batch // 2, clock, steps)
         else:
             steps.end()
 
     def _rounds(self, weight: float) -> Rounds:
-        return Rounds(self.budget.take(weight), least=2 if self.options.quick else 3, most=30)
+        least, insist = 2 if self.options.quick else 3, self.options.peers is not None
+        return Rounds(self.budget.take(weight), least, most=30, insist=insist)
 
     def _network_weight(self, kind: str, batch: int) -> float:
         """Twice a layer's share; a step is three times a forward pass."""
@@ -172,7 +200,7 @@ class _Session:
         return 2.0 * flop * batch**0.5 * (3 if kind == "training" else 1)
 
     def _no_compile(self, kind: str) -> str | None:
-        """Why torch.compile is not timed in this job, or None if it is."""
+        """Why torch.compile, which nobody asked for by name, is not timed in this job, if so."""
         if self.options.quick:
             return "--quick leaves no time to compile"
         if not self.options.on_gpu and kind == "training":

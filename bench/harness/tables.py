@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
+from harness import compare
 from harness.contest import OURS, Outcome
 from harness.layers import Row, sums
 from harness.networks import NetworkResult
 from harness.numerics import RULE, Check
 from harness.results import Record
+
+MIB = 1 << 20
 
 
 def header(record: Record) -> str:
@@ -17,15 +21,6 @@ def header(record: Record) -> str:
     machine = ", ".join(f"{k} {v}" for k, v in record.machine.items())
     found = ", ".join(f"{k} {v}" for k, v in record.versions.items())
     return f"machine: {machine}\nversions: {found}\ncommit: {record.commit}\n{record.backends}"
-
-
-def failure(check: Check) -> str:
-    """One line: which layer and which quantity failed, and by how much."""
-    return (
-        f"numerics failed: {check.what}, {check.quantity}: error {check.error.rel:.3g}, allowed "
-        f"{check.bound:.3g} (baseline {check.baseline:.3g}), largest difference "
-        f"{check.error.max_abs:.3g}, {check.case}"
-    )
 
 
 def numerics(checks: list[Check]) -> Table:
@@ -75,8 +70,22 @@ def networks(record: Record) -> Table:
 
 
 def _skipped_rows(table: Table, r: NetworkResult) -> None:
-    for name in r.outcome.skipped:
-        table.add_row(r.kind, str(r.batch), name, *["not timed"], *["–"] * 6, style="dim")
+    for name, why in r.outcome.skipped.items():
+        table.add_row(r.kind, str(r.batch), name, "not timed", *["–"] * 5, escape(why), style="dim")
+
+
+def peers(record: Record) -> Table:
+    """What the baselines of inference are, and how far they are off on the images timed."""
+    table = Table(title="baselines of inference: what they run", title_justify="left")
+    for name in ("batch", "contender", "version", "dtype", "layout", "settings"):
+        table.add_column(name)
+    table.add_column("error against float64 (allowed)", justify="right")
+    for r in record.networks:
+        for name, f in r.facts.items():
+            told = [str(f[k]) for k in ("version", "dtype", "layout", "settings")]
+            error = f"{f['error']:.1e} ({f['allowed']:.1e})"
+            table.add_row(str(r.batch), name, *(escape(t) for t in told), error)
+    return table
 
 
 def _roof(record: Record, tflops: float) -> str:
@@ -87,7 +96,7 @@ def _roof(record: Record, tflops: float) -> str:
 def _against(outcome: Outcome, name: str) -> str:
     if name == OURS or OURS not in outcome.times:
         return ""
-    return f"{outcome.times[name].median / outcome.times[OURS].median:.2f}×"
+    return f"[bold]{outcome.paired[name]}[/]".replace("× [", "× \\[")
 
 
 def layers(record: Record, batch: int, kind: str, rows: list[Row]) -> Table:
@@ -126,12 +135,65 @@ def layers(record: Record, batch: int, kind: str, rows: list[Row]) -> Table:
     return table
 
 
+def memory(record: Record) -> Table:
+    """Peak RSS of each step in a process of its own."""
+    table = Table(title="peak memory of the process (RSS), MiB", title_justify="left")
+    for name in ("", "batch", "contender"):
+        table.add_column(name)
+    for name in ("before the calls", "peak", "of ours"):
+        table.add_column(name, justify="right")
+    for m in record.memory:
+        for name, most in m.peak.items():
+            ratio = None if name == OURS else m.ratio(name)
+            peak_text = f"{most / MIB:.0f}" + ("" if m.of_calls else " (with building)")
+            table.add_row(
+                m.kind, str(m.batch), name, f"{m.before[name] / MIB:.0f}", peak_text,
+                "" if ratio is None else f"{ratio:.2f}×", style="bold" if name == OURS else None,
+            )  # fmt: skip
+        for name, why in m.skipped.items():
+            table.add_row(m.kind, str(m.batch), name, "–", "–", escape(why), style="dim")
+    return table
+
+
+def comparisons(record: Record, what: str) -> Table:
+    """Two settings, timed in turns in two processes."""
+    table = Table(title=compare.title(what, record.options), title_justify="left")
+    for name in ("", "batch", "contender"):
+        table.add_column(name)
+    for name in ("median ms", "IQR ms", "n", "vggfast is"):
+        table.add_column(name, justify="right")
+    table.add_column("runs on")
+    for c in record.comparisons:
+        if c.what != what:
+            continue
+        for name, s in c.outcome.times.items():
+            table.add_row(
+                c.kind, str(c.batch), name, f"{1e3 * s.median:.2f}", f"{1e3 * s.iqr:.2f}",
+                str(s.n), _against(c.outcome, name), escape("; ".join(_libraries(c.isa[name]))),
+                style="bold" if name == OURS else None,
+            )  # fmt: skip
+        for name, why in c.outcome.skipped.items():
+            table.add_row(c.kind, str(c.batch), name, *["–"] * 4, escape(why), style="dim")
+    return table
+
+
+def _libraries(told: list[str]) -> list[str]:
+    """What each library says in general; which kernel served what is in the JSON."""
+    return [line for line in told if not line.startswith("oneDNN ")]
+
+
 def show(record: Record, console: Console) -> None:
     """Print every table the record has."""
     for (batch, kind), rows in record.tables().items():
         console.print(layers(record, batch, kind, rows))
     if record.networks:
         console.print(networks(record))
+        if any(r.facts for r in record.networks):
+            console.print(peers(record))
+    if record.memory:
+        console.print(memory(record))
+    for what in dict.fromkeys(c.what for c in record.comparisons):
+        console.print(comparisons(record, what))
     c = record.ceilings
     if c is not None:
         console.print(

@@ -83,7 +83,8 @@ def test_help_names_every_option(capsys: pytest.CaptureFixture[str]) -> None:
     assert exit_.value.code == 0
     text = capsys.readouterr().out
     for name in ("net", "batch", "dtype", "backend", "device", "threads", "layers", "train",
-                 "no-train", "quick", "out", "size", "seed", "exact"):  # fmt: skip
+                 "no-train", "quick", "out", "size", "seed", "peers", "memory", "compare",
+                 "train-batch", "exact"):  # fmt: skip
         assert f"--{name}" in text
 
 

@@ -7,7 +7,7 @@ import time
 import numpy as np
 import pytest
 from harness.contest import OURS, Budget, Contender, Rounds, contest, one_line
-from harness.stats import speedup, summarise
+from harness.stats import paired, speedup, summarise
 
 
 @pytest.mark.parametrize("n", [2, 3, 4, 5, 30])
@@ -130,3 +130,29 @@ def test_budget_shares_what_is_left_by_weight() -> None:
 def test_one_line_of_an_error() -> None:
     assert one_line(ValueError("a\nb")) == "ValueError: a"
     assert one_line(ValueError()) == "ValueError"
+
+
+def test_paired_ratios_ignore_what_both_share() -> None:
+    """A machine twice as slow in some rounds changes no ratio."""
+    slow = [1.0, 2.0, 1.0, 2.0, 1.0]
+    p = paired([0.1 * s for s in slow], [0.25 * s for s in slow])
+    assert (p.n, p.ratio, p.low, p.high) == pytest.approx((5, 2.5, 2.5, 2.5))
+    assert str(p) == "2.50× [2.50–2.50]"
+
+
+def test_the_interval_holds_the_median_and_repeats() -> None:
+    rng = np.random.default_rng(3)
+    ours, theirs = rng.normal(1, 0.05, 30), rng.normal(2, 0.1, 30)
+    p = paired(ours.tolist(), theirs.tolist())
+    assert 1.8 < p.low < p.ratio < p.high < 2.2
+    assert p == paired(ours.tolist(), theirs.tolist())
+    for a, b in (([], []), ([1.0], [1.0, 2.0])):
+        with pytest.raises(ValueError, match="rounds: got"):
+            paired(a, b)
+
+
+def test_asked_for_contenders_are_all_timed_for_the_least_rounds() -> None:
+    names = (OURS, "torch", "another")
+    contenders = [Contender(n, lambda n=n: (n, 1.0)) for n in names]  # type: ignore[misc]
+    outcome = contest(contenders, FakeClock(), Rounds(-1.0, least=3, most=9, insist=True))
+    assert {name: s.n for name, s in outcome.times.items()} == dict.fromkeys(names, 3)

@@ -154,7 +154,9 @@ def test_inference_tensors_have_no_version(algorithm):
 
 def test_an_unknown_algorithm_is_an_error(monkeypatch):
     monkeypatch.setenv("VGGFAST_CPU_CONV", "fft")
-    with pytest.raises(InputError, match=r"VGGFAST_CPU_CONV: got 'fft', .* auto, direct, f2, f4, f6"):
+    with pytest.raises(
+        InputError, match=r"VGGFAST_CPU_CONV: got 'fft', .* auto, direct, f2, f4, f6"
+    ):
         ops.conv3x3(torch.randn(1, 16, 8, 8), torch.randn(16, 16, 3, 3), backend="cpu")
 
 
