@@ -1,9 +1,9 @@
 """Measure the CPU's convolution algorithms and write the table that the backend chooses by.
 
-    python bench/tune_cpu.py            # this machine's instruction set; VGGFAST_CPU_ISA for another
+    python bench/tune_cpu.py        # this machine's instruction set; VGGFAST_CPU_ISA for another
 
-For each pair of VGG's channels, each algorithm is timed on a large and on a small map, and a line is
-laid through the two: seconds = fixed + each * tiles. Weights are transformed beforehand, as in
+For each pair of VGG's channels, each algorithm is timed on a large and on a small map, and a line
+is laid through the two: seconds = fixed + each * tiles. Weights are transformed beforehand, as in
 inference. The entries of other instruction sets stay as they are.
 """
 

@@ -110,8 +110,8 @@ def tiles_of(name: str, n: int, h: int, w: int) -> int:
 def tiles_a_task(tiles: int, c_in: int, c_out: int) -> int:
     """How many of a convolution's tiles a thread takes at a time.
 
-    28 are two register tiles of AVX-512, and their transforms fit in the second cache level. A small
-    map with many weights is cut in fewer pieces: each reads all the weights from memory.
+    28 are two register tiles of AVX-512, and their transforms fit in the second cache level. A
+    small map with many weights is cut in fewer pieces: each reads all the weights from memory.
     """
     return 64 if tiles <= 256 and c_in * c_out >= 256 * 512 else 28
 

@@ -12,7 +12,6 @@ import os
 import threading
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 from torch.multiprocessing.reductions import StorageWeakRef
 
