@@ -26,8 +26,8 @@ def given(
     net: str = "A", size: int = 32, batch: int = 1, dtype: torch.dtype = torch.float32
 ) -> Given:
     o = options.Options(
-        net, (batch,), 0, "fp32", torch.device("cpu"), "eager", False, 1, False, False, size, 5, None,
-        Path("unused"), peers=(),
+        net, (batch,), 0, "fp32", torch.device("cpu"), "eager", False, 1, False, False, size, 5,
+        None, Path("unused"), peers=(),
     )  # fmt: skip
     model = networks.build(o).to(dtype)
     return networks.given(model, networks.images(batch, o, dtype), o)
