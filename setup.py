@@ -95,7 +95,7 @@ class BuildNative(build_ext):
             ext.library_dirs.append(str(nvcc_library_dir(nvcc)))
             ext.libraries += ["cudart_static", "dl", "rt", "pthread"]
         super().build_extension(ext)
-        isas = [Path(s).stem.split("__")[1] for s in relative("csrc/cpu/*__*.cpp")]
+        isas = sorted({Path(s).stem.split("__")[1] for s in relative("csrc/cpu/*__*.cpp")})
         cuda = f"yes ({len(cuda_sources)} files, {nvcc})" if nvcc else f"no ({why})"
         print(
             f"vggfast: built vggfast._native; CPU kernels: {', '.join(isas)}; CUDA kernels: {cuda}"

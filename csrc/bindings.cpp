@@ -5,11 +5,9 @@
 
 #include <string.h>
 
-#include <new>
-#include <stdexcept>
 #include <string>
 
-#include "cpu/kernels.h"
+#include "bindings.h"
 #include "cpu/memory.h"
 #include "cpu/threads.h"
 #if VGGFAST_WITH_CUDA
@@ -17,16 +15,17 @@
 #endif
 
 namespace py = pybind11;
+using vggfast::bytes;
 using vggfast::ConvShape;
 using vggfast::CpuKernels;
+using vggfast::finish;
+using vggfast::Pointer;
 using vggfast::PoolShape;
+using vggfast::require;
 
 namespace {
 
-using Pointer = uintptr_t;  // what torch.Tensor.data_ptr() gives; 0 where a tensor is absent
-
 float* floats(Pointer p) { return reinterpret_cast<float*>(p); }
-uint8_t* bytes(Pointer p) { return reinterpret_cast<uint8_t*>(p); }
 
 const CpuKernels& kernels() {
   const char* error = nullptr;
@@ -35,30 +34,9 @@ const CpuKernels& kernels() {
   return *chosen;
 }
 
-void require(bool condition, const char* message) {
-  if (!condition) throw std::invalid_argument(message);
-}
-
-void finish(bool had_memory) {
-  if (!had_memory) throw std::bad_alloc();
-}
-
-ConvShape conv_shape(long n, long h, long w, long c_in, long c_out, int threads) {
-  require(n >= 0 && h >= 1 && w >= 1 && c_in >= 1 && c_out >= 1, "a dimension is out of range");
-  require(threads >= 1, "threads: at least 1");
-  return {n, h, w, c_in, c_out};
-}
-
-PoolShape pool_shape(long n, long h, long w, long c, bool pooled, int threads) {
-  const long least = pooled ? 2 : 1;
-  require(n >= 0 && h >= least && w >= least && c >= 1, "a dimension is out of range");
-  require(threads >= 1, "threads: at least 1");
-  return {n, h, w, c};
-}
-
 void conv3x3(Pointer x, Pointer w, Pointer b, Pointer y, Pointer argmax, long n, long h, long width,
              long c_in, long c_out, bool relu, bool pool, int threads) {
-  const ConvShape s = conv_shape(n, h, width, c_in, c_out, threads);
+  const ConvShape s = vggfast::conv_shape(n, h, width, c_in, c_out, threads);
   require(x && w && y, "x, w and y must not be null");
   const CpuKernels& k = kernels();
   py::gil_scoped_release release;
@@ -68,7 +46,7 @@ void conv3x3(Pointer x, Pointer w, Pointer b, Pointer y, Pointer argmax, long n,
 
 void conv3x3_dgrad(Pointer dz, Pointer w, Pointer dx, long n, long h, long width, long c_in,
                    long c_out, int threads) {
-  const ConvShape s = conv_shape(n, h, width, c_in, c_out, threads);
+  const ConvShape s = vggfast::conv_shape(n, h, width, c_in, c_out, threads);
   require(dz && w && dx, "dz, w and dx must not be null");
   const CpuKernels& k = kernels();
   py::gil_scoped_release release;
@@ -89,7 +67,7 @@ long winograd_floats(long outs, long ins, int m) {
 
 void winograd_weights(Pointer w, Pointer u, long c_out, long c_in, bool rotated, int m,
                       int threads) {
-  const ConvShape s = winograd_shape(conv_shape(1, 1, 1, c_in, c_out, threads), m, 1);
+  const ConvShape s = winograd_shape(vggfast::conv_shape(1, 1, 1, c_in, c_out, threads), m, 1);
   require(w && u, "w and u must not be null");
   const CpuKernels& k = kernels();
   py::gil_scoped_release release;
@@ -99,7 +77,8 @@ void winograd_weights(Pointer w, Pointer u, long c_out, long c_in, bool rotated,
 void conv3x3_winograd(Pointer x, Pointer w, Pointer u, Pointer b, Pointer y, Pointer argmax, long n,
                       long h, long width, long c_in, long c_out, bool relu, bool pool, int m,
                       long tiles, long outputs, int threads) {
-  const ConvShape s = winograd_shape(conv_shape(n, h, width, c_in, c_out, threads), m, tiles);
+  const ConvShape s =
+      winograd_shape(vggfast::conv_shape(n, h, width, c_in, c_out, threads), m, tiles);
   require(x && w && y, "x, w and y must not be null");
   const CpuKernels& k = kernels();
   py::gil_scoped_release release;
@@ -110,7 +89,8 @@ void conv3x3_winograd(Pointer x, Pointer w, Pointer u, Pointer b, Pointer y, Poi
 void conv3x3_dgrad_winograd(Pointer dz, Pointer w, Pointer u, Pointer dx, long n, long h,
                             long width, long c_in, long c_out, int m, long tiles, long outputs,
                             int threads) {
-  const ConvShape s = winograd_shape(conv_shape(n, h, width, c_in, c_out, threads), m, tiles);
+  const ConvShape s =
+      winograd_shape(vggfast::conv_shape(n, h, width, c_in, c_out, threads), m, tiles);
   require(dz && w && dx, "dz, w and dx must not be null");
   const CpuKernels& k = kernels();
   py::gil_scoped_release release;
@@ -120,7 +100,7 @@ void conv3x3_dgrad_winograd(Pointer dz, Pointer w, Pointer u, Pointer dx, long n
 
 void conv3x3_wgrad(Pointer x, Pointer dz, Pointer dw, long n, long h, long width, long c_in,
                    long c_out, int threads) {
-  const ConvShape s = conv_shape(n, h, width, c_in, c_out, threads);
+  const ConvShape s = vggfast::conv_shape(n, h, width, c_in, c_out, threads);
   require(x && dz && dw && n >= 1, "x, dz and dw must not be null, N at least 1");
   const CpuKernels& k = kernels();
   py::gil_scoped_release release;
@@ -129,7 +109,8 @@ void conv3x3_wgrad(Pointer x, Pointer dz, Pointer dw, long n, long h, long width
 
 void conv3x3_wgrad_winograd(Pointer x, Pointer dz, Pointer dw, long n, long h, long width,
                             long c_in, long c_out, int m, long chunk, int threads) {
-  const ConvShape s = winograd_shape(conv_shape(n, h, width, c_in, c_out, threads), m, chunk);
+  const ConvShape s =
+      winograd_shape(vggfast::conv_shape(n, h, width, c_in, c_out, threads), m, chunk);
   require(x && dz && dw && n >= 1, "x, dz and dw must not be null, N at least 1");
   const CpuKernels& k = kernels();
   py::gil_scoped_release release;
@@ -138,7 +119,7 @@ void conv3x3_wgrad_winograd(Pointer x, Pointer dz, Pointer dw, long n, long h, l
 
 void conv3x3_dz(Pointer grad, Pointer y, Pointer argmax, Pointer dz, Pointer db, long n, long h,
                 long width, long c, int threads) {
-  const PoolShape s = pool_shape(n, h, width, c, argmax != 0, threads);
+  const PoolShape s = vggfast::pool_shape(n, h, width, c, argmax != 0, threads);
   require(grad != 0 && n >= 1, "grad must not be null, N at least 1");
   const CpuKernels& k = kernels();
   py::gil_scoped_release release;
@@ -147,7 +128,7 @@ void conv3x3_dz(Pointer grad, Pointer y, Pointer argmax, Pointer dz, Pointer db,
 
 void maxpool2x2(Pointer x, Pointer y, Pointer argmax, long n, long h, long width, long c,
                 int threads) {
-  const PoolShape s = pool_shape(n, h, width, c, true, threads);
+  const PoolShape s = vggfast::pool_shape(n, h, width, c, true, threads);
   require(x && y, "x and y must not be null");
   const CpuKernels& k = kernels();
   py::gil_scoped_release release;
@@ -156,21 +137,16 @@ void maxpool2x2(Pointer x, Pointer y, Pointer argmax, long n, long h, long width
 
 void maxpool2x2_backward(Pointer grad, Pointer argmax, Pointer dx, long n, long h, long width,
                          long c, int threads) {
-  const PoolShape s = pool_shape(n, h, width, c, true, threads);
+  const PoolShape s = vggfast::pool_shape(n, h, width, c, true, threads);
   require(grad && argmax && dx, "grad, argmax and dx must not be null");
   const CpuKernels& k = kernels();
   py::gil_scoped_release release;
   finish(k.maxpool2x2_backward(floats(grad), bytes(argmax), floats(dx), s, threads));
 }
 
-void check_linear(long m, long k, long o, int threads) {
-  require(m >= 1 && k >= 1 && o >= 1, "a dimension is out of range");
-  require(threads >= 1, "threads: at least 1");
-}
-
 void linear(Pointer x, Pointer w, Pointer b, Pointer y, long m, long k, long o, bool relu,
             int threads) {
-  check_linear(m, k, o, threads);
+  vggfast::check_linear(m, k, o, threads);
   require(x && w && y, "x, w and y must not be null");
   const CpuKernels& kernel = kernels();
   py::gil_scoped_release release;
@@ -178,7 +154,7 @@ void linear(Pointer x, Pointer w, Pointer b, Pointer y, long m, long k, long o, 
 }
 
 void linear_dgrad(Pointer grad, Pointer w, Pointer dx, long m, long k, long o, int threads) {
-  check_linear(m, k, o, threads);
+  vggfast::check_linear(m, k, o, threads);
   require(grad && w && dx, "grad, w and dx must not be null");
   const CpuKernels& kernel = kernels();
   py::gil_scoped_release release;
@@ -186,7 +162,7 @@ void linear_dgrad(Pointer grad, Pointer w, Pointer dx, long m, long k, long o, i
 }
 
 void linear_wgrad(Pointer grad, Pointer x, Pointer dw, long m, long k, long o, int threads) {
-  check_linear(m, k, o, threads);
+  vggfast::check_linear(m, k, o, threads);
   require(grad && x && dw, "grad, x and dw must not be null");
   const CpuKernels& kernel = kernels();
   py::gil_scoped_release release;
@@ -228,6 +204,10 @@ uint64_t fingerprint(Pointer p, long count) {
 py::dict build_config() {
   py::dict config;
   config["cpu_isa"] = kernels().isa;
+  const char* why = nullptr;
+  const char* bf16 = vggfast::bf16_isa(&why);
+  config["bf16_isa"] = bf16 == nullptr ? py::object(py::none()) : py::str(bf16);
+  config["bf16_why_not"] = bf16 == nullptr ? py::object(py::str(why)) : py::none();
 #ifdef _OPENMP
   config["openmp"] = true;
 #else
@@ -245,7 +225,7 @@ void check_cuda(const char* error) {
 
 void cuda_maxpool2x2(Pointer x, Pointer y, Pointer argmax, long n, long h, long width, long c,
                      Pointer stream) {
-  const PoolShape s = pool_shape(n, h, width, c, true, 1);
+  const PoolShape s = vggfast::pool_shape(n, h, width, c, true, 1);
   require(x && y, "x and y must not be null");
   check_cuda(vggfast::cuda_maxpool2x2(floats(x), floats(y), bytes(argmax), s.n, s.h, s.w, s.c,
                                       reinterpret_cast<void*>(stream)));
@@ -253,7 +233,7 @@ void cuda_maxpool2x2(Pointer x, Pointer y, Pointer argmax, long n, long h, long 
 
 void cuda_maxpool2x2_backward(Pointer grad, Pointer argmax, Pointer dx, long n, long h, long width,
                               long c, Pointer stream) {
-  const PoolShape s = pool_shape(n, h, width, c, true, 1);
+  const PoolShape s = vggfast::pool_shape(n, h, width, c, true, 1);
   require(grad && argmax && dx, "grad, argmax and dx must not be null");
   check_cuda(vggfast::cuda_maxpool2x2_backward(floats(grad), bytes(argmax), floats(dx), s.n, s.h,
                                                s.w, s.c, reinterpret_cast<void*>(stream)));
@@ -302,6 +282,7 @@ PYBIND11_MODULE(_native, m) {
         py::arg("threads"));
   m.def("linear", &linear, py::arg("x"), py::arg("w"), py::arg("b"), py::arg("y"), py::arg("m"),
         py::arg("k"), py::arg("o"), py::arg("relu"), py::arg("threads"));
+  vggfast::bind_bf16(m);
   m.def("linear_dgrad", &linear_dgrad, py::arg("grad"), py::arg("w"), py::arg("dx"), py::arg("m"),
         py::arg("k"), py::arg("o"), py::arg("threads"));
   m.def("linear_wgrad", &linear_wgrad, py::arg("grad"), py::arg("x"), py::arg("dw"), py::arg("m"),

@@ -21,10 +21,10 @@ def test_cpu_tensors_get_the_native_kernels():
 
 
 def test_what_the_native_kernels_refuse_goes_to_eager_and_explain_says_so():
-    call = Call("conv3x3", "cpu", torch.bfloat16, 3, 64)
+    call = Call("conv3x3", "cpu", torch.float16, 3, 64)
     assert backends.select(call).name == "eager"
-    text = vggfast.explain("cpu", torch.bfloat16)
-    assert "not cpu: its kernels are float32 only, not bfloat16" in text
+    text = vggfast.explain("cpu", torch.float16)
+    assert "not cpu: its kernels are float32 and bfloat16 only, not float16" in text
 
 
 def test_environment_forces_and_argument_wins(monkeypatch):

@@ -78,13 +78,20 @@ def test_every_instruction_set(isa):
 def test_an_unknown_instruction_set_is_an_error():
     done = _run("sse9")
     assert done.returncode != 0
-    assert "VGGFAST_CPU_ISA: allowed are avx512, avx2 (on x86-64) and scalar" in done.stderr
+    assert (
+        "VGGFAST_CPU_ISA: allowed are amx, avx512bf16, avx512, avx2 (on x86-64) and scalar"
+        in done.stderr
+    )
 
 
 def test_build_config_says_what_was_built():
     config = native.module().build_config()
     assert config["cpu_isa"] in ISAS
-    assert set(config) == {"cpu_isa", "openmp", "cuda", "compiler"}
+    assert config["bf16_isa"] in ("amx", "avx512bf16", "scalar", None)
+    assert (config["bf16_isa"] is None) == (config["bf16_why_not"] is not None)
+    assert set(config) == {
+        "cpu_isa", "bf16_isa", "bf16_why_not", "openmp", "cuda", "compiler",
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize("threads", [1, 2, 3, 8])

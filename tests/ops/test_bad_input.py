@@ -45,7 +45,7 @@ def test_names_the_argument(call, words):
 
 
 def test_a_forced_backend_never_falls_back():
-    with pytest.raises(BackendError, match=r"'cpu'.*float32 only, not float64"):
+    with pytest.raises(BackendError, match=r"'cpu'.*float32 and bfloat16 only, not float64"):
         ops.conv3x3(X.double(), W.double(), backend="cpu")
 
 

@@ -102,7 +102,7 @@ def explain(
         call = Call(op, kind, dtype, c_in=64, c_out=64)
         try:
             chosen = select(call, backend)
-            rows.append(f"  {op:<11} {chosen.name:<7} {chosen.how(op)}")
+            rows.append(f"  {op:<11} {chosen.name:<7} {chosen.how(op, dtype)}")
         except BackendError as error:
             chosen = None
             rows.append(f"  {op:<11} none    {error}")

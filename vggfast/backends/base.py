@@ -48,7 +48,7 @@ class Backend:
         """Why this backend cannot serve ``call``, or None if it can. Must be cheap."""
         raise NotImplementedError  # pragma: no cover - every backend overrides it
 
-    def how(self, op: str) -> str:
+    def how(self, op: str, dtype: torch.dtype = torch.float32) -> str:
         """One phrase for ``explain``: what runs when this backend serves ``op``."""
         return "own kernel" if op in self.own_ops else "torch's library kernel"
 

@@ -1,23 +1,31 @@
-"""The cpu backend: kernels of the native extension for AVX-512, AVX2 or any CPU, in float32."""
+"""The cpu backend: kernels of the native extension, in float32 (AVX-512, AVX2 or any CPU) and
+bfloat16 (AMX or AVX512-BF16)."""
 
 from __future__ import annotations
+
+from functools import lru_cache
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from vggfast.backends import cpu_conv, cpu_weights, native
+from vggfast.backends import cpu_bf16, cpu_conv, cpu_weights, native
 from vggfast.backends.base import Backend, Call
+from vggfast.backends.cpu_bf16 import pointer
 from vggfast.backends.cpu_conv import ERROR, choose, choose_wgrad
 from vggfast.backends.cpu_memory import empty, empty_map
+from vggfast.backends.eager import EagerBackend
 
 # The FC kernels read the weights once, whatever the batch; above these torch's GEMM is faster.
 MOST_ROWS, MOST_ROWS_BACKWARD = 32, 16
+_LIBRARY = EagerBackend()
 
 
 class CpuBackend(Backend):
     """Convolution by Winograd or as an implicit GEMM; FC layers of a small batch.
 
-    All on ``torch.get_num_threads()`` threads.
+    All on ``torch.get_num_threads()`` threads. In bfloat16 the gradients of convolutions and FC
+    layers are torch's.
     """
 
     name = "cpu"
@@ -29,14 +37,21 @@ class CpuBackend(Backend):
     def refuse(self, call: Call) -> str | None:
         if call.device != "cpu":
             return f"it runs on cpu tensors only, not {call.device}"
-        if call.dtype is not torch.float32 and call.op in self.own_ops:
-            return f"its kernels are float32 only, not {str(call.dtype).removeprefix('torch.')}"
-        return None
+        if call.op not in self.own_ops or call.dtype is torch.float32:
+            return None
+        if call.dtype is torch.bfloat16:
+            return _config()["bf16_why_not"]
+        name = str(call.dtype).removeprefix("torch.")
+        return f"its kernels are float32 and bfloat16 only, not {name}"
 
-    def how(self, op: str) -> str:
+    def how(self, op: str, dtype: torch.dtype = torch.float32) -> str:
         if op not in self.own_ops:
-            return super().how(op)
-        kernel = f"own {native.module().build_config()['cpu_isa']} kernel"
+            return super().how(op, dtype)
+        if dtype is torch.bfloat16:
+            kernel = f"own {_config()['bf16_isa']} kernel"
+            few = f" (batch <= {cpu_bf16.MOST_ROWS}, else torch's)" if op == "linear" else ""
+            return kernel + few + ("" if op == "maxpool2x2" else ", backward torch's")
+        kernel = f"own {_config()['cpu_isa']} kernel"
         if op == "conv3x3":
             return f"{kernel} ({cpu_conv.how()})"
         if op != "linear":
@@ -56,21 +71,23 @@ class CpuBackend(Backend):
     ) -> tuple[Tensor, Tensor | None]:
         (n, c_in, h, width), c_out = x.shape, w.shape[0]
         size = (n, c_out, h // 2, width // 2) if pool else (n, c_out, h, width)
-        y = empty_map(*size)
         argmax = _argmax_empty(*size) if pool and save_argmax else None
+        if x.dtype is torch.bfloat16:
+            return cpu_bf16.conv3x3(x, w, b, relu, pool, argmax), argmax
+        y = empty_map(*size)
         lib, threads = native.module(), torch.get_num_threads()
         sizes = (n, h, width, c_in, c_out, relu, pool)
         how = choose(n, h, width, c_in, c_out, pool)
         if how.m == 0:
             lib.conv3x3(
-                x.data_ptr(), w.data_ptr(), _pointer(b), y.data_ptr(), _pointer(argmax),
+                x.data_ptr(), w.data_ptr(), pointer(b), y.data_ptr(), pointer(argmax),
                 *sizes, threads,
             )  # fmt: skip
         else:
             u = cpu_weights.transformed(w, how.m, False, threads)
             lib.conv3x3_winograd(
-                x.data_ptr(), w.data_ptr(), _pointer(u), _pointer(b), y.data_ptr(),
-                _pointer(argmax), *sizes, how.m, how.tiles, how.outputs, threads,
+                x.data_ptr(), w.data_ptr(), pointer(u), pointer(b), y.data_ptr(),
+                pointer(argmax), *sizes, how.m, how.tiles, how.outputs, threads,
             )  # fmt: skip
         return y, argmax
 
@@ -85,6 +102,8 @@ class CpuBackend(Backend):
         pool: bool,
         needs: tuple[bool, bool, bool],
     ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+        if grad.dtype is torch.bfloat16:
+            return _LIBRARY.conv3x3_backward(grad, x, w, y, argmax, relu, pool, needs)
         (n, _, h, width), c_out = x.shape, w.shape[0]
         lib, threads = native.module(), torch.get_num_threads()
         # Without ReLU and pool the incoming gradient is dz already.
@@ -93,8 +112,8 @@ class CpuBackend(Backend):
         db = grad.new_empty(c_out) if needs[2] else None
         if makes_dz or db is not None:
             lib.conv3x3_dz(
-                grad.data_ptr(), _pointer(y), _pointer(argmax), dz.data_ptr() if makes_dz else 0,
-                _pointer(db), n, h, width, c_out, threads,
+                grad.data_ptr(), pointer(y), pointer(argmax), dz.data_ptr() if makes_dz else 0,
+                pointer(db), n, h, width, c_out, threads,
             )  # fmt: skip
         dx = dw = None
         if needs[0]:
@@ -105,12 +124,14 @@ class CpuBackend(Backend):
 
     def gemm(self, x: Tensor, w: Tensor, b: Tensor | None, relu: bool) -> Tensor:
         (m, k), o = x.shape, w.shape[0]
-        if not _few_rows(x, w, MOST_ROWS):
+        if _bf16_kernels(x) and _few_rows(x, w, cpu_bf16.MOST_ROWS):
+            return cpu_bf16.linear(x, w, b, relu)
+        if x.dtype is not torch.float32 or not _few_rows(x, w, MOST_ROWS):
             return super().gemm(x, w, b, relu)
         b = None if b is None else b.contiguous()
         y = empty((m, o))
         native.module().linear(
-            x.data_ptr(), w.data_ptr(), _pointer(b), y.data_ptr(), m, k, o, relu,
+            x.data_ptr(), w.data_ptr(), pointer(b), y.data_ptr(), m, k, o, relu,
             torch.get_num_threads(),
         )  # fmt: skip
         return y
@@ -140,17 +161,19 @@ class CpuBackend(Backend):
 
     def maxpool2x2(self, x: Tensor, save_argmax: bool) -> tuple[Tensor, Tensor | None]:
         n, c, h, width = x.shape
-        y = empty_map(n, c, h // 2, width // 2)
+        y = empty_map(n, c, h // 2, width // 2, x.dtype)
         argmax = _argmax_empty(n, c, h // 2, width // 2) if save_argmax else None
-        native.module().maxpool2x2(
-            x.data_ptr(), y.data_ptr(), _pointer(argmax), n, h, width, c, torch.get_num_threads()
+        lib = native.module()
+        (lib.bf16_maxpool2x2 if x.dtype is torch.bfloat16 else lib.maxpool2x2)(
+            x.data_ptr(), y.data_ptr(), pointer(argmax), n, h, width, c, torch.get_num_threads()
         )
         return y, argmax
 
     def maxpool2x2_backward(self, grad: Tensor, argmax: Tensor, height: int, width: int) -> Tensor:
         n, c = grad.shape[:2]
-        dx = empty_map(n, c, height, width)
-        native.module().maxpool2x2_backward(
+        dx = empty_map(n, c, height, width, grad.dtype)
+        lib, bf16 = native.module(), grad.dtype is torch.bfloat16
+        (lib.bf16_maxpool2x2_backward if bf16 else lib.maxpool2x2_backward)(
             grad.data_ptr(), argmax.data_ptr(), dx.data_ptr(),
             n, height, width, c, torch.get_num_threads(),
         )  # fmt: skip
@@ -169,7 +192,7 @@ def _dgrad(dz: Tensor, w: Tensor) -> Tensor:
     else:
         u = cpu_weights.transformed(w, how.m, True, threads)
         lib.conv3x3_dgrad_winograd(
-            dz.data_ptr(), w.data_ptr(), _pointer(u), dx.data_ptr(),
+            dz.data_ptr(), w.data_ptr(), pointer(u), dx.data_ptr(),
             *sizes, how.m, how.tiles, how.outputs, threads,
         )  # fmt: skip
     return dx
@@ -193,13 +216,17 @@ def _wgrad(x: Tensor, dz: Tensor) -> Tensor:
 
 def _few_rows(x: Tensor, other: Tensor, most: int) -> bool:
     """Whether the kernels for a small batch serve a product of these two."""
-    return (
-        x.dtype is torch.float32 and 1 <= x.shape[0] <= most and x.numel() > 0 and other.numel() > 0
-    )
+    return 1 <= x.shape[0] <= most and x.numel() > 0 and other.numel() > 0
 
 
-def _pointer(t: Tensor | None) -> int:
-    return 0 if t is None else t.data_ptr()
+def _bf16_kernels(x: Tensor) -> bool:
+    return x.dtype is torch.bfloat16 and _config()["bf16_isa"] is not None
+
+
+@lru_cache(maxsize=1)
+def _config() -> dict[str, Any]:
+    config: dict[str, Any] = native.module().build_config()
+    return config
 
 
 def _argmax_empty(n: int, c: int, h: int, w: int) -> Tensor:

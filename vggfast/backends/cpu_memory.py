@@ -18,23 +18,23 @@ from vggfast.backends import native
 LEAST_BYTES = 2 << 20
 
 
-def empty(shape: tuple[int, ...]) -> Tensor:
-    """An uninitialised contiguous float32 tensor."""
-    return _empty(shape, _contiguous(shape))
+def empty(shape: tuple[int, ...], dtype: torch.dtype = torch.float32) -> Tensor:
+    """An uninitialised contiguous tensor."""
+    return _empty(shape, _contiguous(shape), dtype)
 
 
-def empty_map(n: int, c: int, h: int, w: int) -> Tensor:
-    """An uninitialised channels_last (N, C, H, W) float32 tensor."""
-    return _empty((n, c, h, w), (h * w * c, 1, w * c, c))
+def empty_map(n: int, c: int, h: int, w: int, dtype: torch.dtype = torch.float32) -> Tensor:
+    """An uninitialised channels_last (N, C, H, W) tensor."""
+    return _empty((n, c, h, w), (h * w * c, 1, w * c, c), dtype)
 
 
-def _empty(shape: tuple[int, ...], strides: tuple[int, ...]) -> Tensor:
-    count = math.prod(shape)
-    if count * 4 < LEAST_BYTES:
-        return torch.empty_strided(shape, strides)
-    memory = torch.frombuffer(native.module().Memory(count), dtype=torch.float32)
+def _empty(shape: tuple[int, ...], strides: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+    size = math.prod(shape) * dtype.itemsize
+    if size < LEAST_BYTES:
+        return torch.empty_strided(shape, strides, dtype=dtype)
+    memory = torch.frombuffer(native.module().Memory(-(-size // 4)), dtype=torch.float32)
     # Not a view of `memory`: autograd refuses to change one in place that was made in no_grad mode.
-    return torch.empty(0).set_(memory.untyped_storage(), 0, shape, strides)
+    return torch.empty(0, dtype=dtype).set_(memory.untyped_storage(), 0, shape, strides)
 
 
 def _contiguous(shape: tuple[int, ...]) -> tuple[int, ...]:

@@ -1,4 +1,4 @@
-"""Transformed weights of the CPU kernels, kept while the weights they were made from stay the same.
+"""Weights as the CPU kernels want them, kept while those they were made from stay the same.
 
 Training changes the weights every step, so keeping theirs would only cost memory: they are kept
 from the second call with the same values on. An entry is dropped when the tensor's version counter
@@ -10,8 +10,10 @@ from __future__ import annotations
 
 import os
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 from torch.multiprocessing.reductions import StorageWeakRef
 
@@ -27,7 +29,8 @@ class _Entry:
     made: Tensor | None  # None: seen once
 
 
-_Key = tuple[int, int, tuple[int, ...], int, bool]
+_Form = tuple[str, int, bool] | tuple[str]  # what is made of the weights
+_Key = tuple[int, int, tuple[int, ...], _Form]
 _entries: dict[_Key, _Entry] = {}
 _lock = threading.Lock()
 if hasattr(os, "register_at_fork"):  # a child must not find it locked by a thread it lacks
@@ -38,12 +41,38 @@ if hasattr(os, "register_at_fork"):  # a child must not find it locked by a thre
 
 def transformed(w: Tensor, m: int, rotated: bool, threads: int) -> Tensor | None:
     """``w`` (C_out, C_in, 3, 3) for F(m x m, 3 x 3), ``rotated`` for dgrad; or None: not kept."""
-    lib = native.module()
+
+    def make() -> Tensor:
+        lib = native.module()
+        c_out, c_in = w.shape[:2]
+        size = lib.winograd_floats(*((c_in, c_out) if rotated else (c_out, c_in)), m)
+        made = empty((size,))
+        lib.winograd_weights(w.data_ptr(), made.data_ptr(), c_out, c_in, rotated, m, threads)
+        return made
+
+    return _kept(w, ("winograd", m, rotated), make)
+
+
+def packed_bf16(w: Tensor, threads: int) -> Tensor | None:
+    """``w`` (C_out, C_in, 3, 3) in bfloat16 as the panels of its kernels; or None: not kept."""
+
+    def make() -> Tensor:
+        lib = native.module()
+        c_out, c_in = w.shape[:2]
+        made = empty((lib.bf16_packed_size(c_out, c_in),), torch.bfloat16)
+        lib.bf16_pack(w.data_ptr(), made.data_ptr(), c_out, c_in, threads)
+        return made
+
+    return _kept(w, ("bf16",), make)
+
+
+def _kept(w: Tensor, form: _Form, make: Callable[[], Tensor]) -> Tensor | None:
     if w.is_inference():  # no version counter
         return None
     storage = w.untyped_storage()
-    key = (storage._cdata, int(w.storage_offset()), tuple(w.shape), m, rotated)
-    version, fingerprint = w._version, lib.fingerprint(w.data_ptr(), w.numel())
+    key = (storage._cdata, int(w.storage_offset()), tuple(w.shape), form)
+    words = w.numel() * w.element_size() // 4
+    version, fingerprint = w._version, native.module().fingerprint(w.data_ptr(), words)
     with _lock:
         entry = _entries.get(key)
         if entry is not None and (entry.version, entry.fingerprint) == (version, fingerprint):
@@ -53,18 +82,9 @@ def transformed(w: Tensor, m: int, rotated: bool, threads: int) -> Tensor | None
             _sweep()
             _entries[key] = _Entry(StorageWeakRef(storage), version, fingerprint, None)
             return None
-    made = _make(w, m, rotated, threads)
+    made = make()
     with _lock:
         entry.made = made
-    return made
-
-
-def _make(w: Tensor, m: int, rotated: bool, threads: int) -> Tensor:
-    lib = native.module()
-    c_out, c_in = w.shape[:2]
-    size = lib.winograd_floats(*((c_in, c_out) if rotated else (c_out, c_in)), m)
-    made = empty((size,))
-    lib.winograd_weights(w.data_ptr(), made.data_ptr(), c_out, c_in, rotated, m, threads)
     return made
 
 
