@@ -7,6 +7,14 @@ static inline __mmask32 lanes32(long count) { return static_cast<__mmask32>((1ul
 
 static inline void zero_line(Bf16* to) { _mm512_storeu_si512(to, _mm512_setzero_si512()); }
 
+static inline void store_line(Bf16* to, __m512i line, long count) {
+  if (count == LINE) {
+    _mm512_storeu_si512(to, line);
+  } else {
+    _mm512_mask_storeu_epi16(to, lanes32(count), line);
+  }
+}
+
 // The first `count` values; the rest of the line is zero.
 static inline void copy_line(Bf16* to, const Bf16* from, long count) {
   _mm512_storeu_si512(to, count == LINE ? _mm512_loadu_si512(from)
@@ -34,11 +42,7 @@ static inline void finish_line(Bf16* to, const float* sums, const float* bias, b
     high = _mm512_max_ps(_mm512_setzero_ps(), high);
   }
   const __m512i line = reinterpret_cast<__m512i>(_mm512_cvtne2ps_pbh(high, low));
-  if (count == LINE) {
-    _mm512_storeu_si512(to, line);
-  } else {
-    _mm512_mask_storeu_epi16(to, lanes32(count), line);
-  }
+  store_line(to, line, count);
 }
 
 // The largest of four lines of values that a ReLU let through: they order as whole numbers do, and
@@ -47,5 +51,5 @@ static inline void max_line(Bf16* to, const Bf16* a, const Bf16* b, const Bf16* 
                             long count) {
   const __m512i top = _mm512_max_epu16(_mm512_loadu_si512(a), _mm512_loadu_si512(b));
   const __m512i low = _mm512_max_epu16(_mm512_loadu_si512(c), _mm512_loadu_si512(d));
-  _mm512_mask_storeu_epi16(to, lanes32(count), _mm512_max_epu16(top, low));
+  store_line(to, _mm512_max_epu16(top, low), count);
 }

@@ -13,7 +13,7 @@ from vggfast.backends import cpu_weights, native
 from vggfast.backends.cpu_memory import empty, empty_map
 
 # The FC kernels read the weights once, whatever the batch; above this torch's GEMM is faster.
-MOST_ROWS = 64
+MOST_ROWS = 12
 
 
 def conv3x3(
