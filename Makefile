@@ -1,5 +1,5 @@
 # make bench   set up .venv, build, and benchmark VGG-E        make test    set up and test (lint too)
-# make test-long, microbench, lint                             make gpu     the same on a GPU machine
+# make test-long, microbench, lint, sanitize                   make gpu     the same on a GPU machine
 #
 # An environment that has torch already is used as it is: PYTHON=python3 takes that interpreter's
 # packages and installs nothing but this one, VENV=dir a whole virtual environment.
@@ -14,6 +14,10 @@ STAGE ?= test
 OUT ?= bench/results
 NETS ?= A D E
 SANITIZE ?= pool
+SANITIZED := build/sanitize
+SANITIZED_TESTS := tests/native/test_native.py tests/native/test_winograd.py tests/native/test_threads.py \
+  tests/native/test_layouts.py tests/ops/test_conv3x3.py tests/ops/test_gemm_ops.py tests/ops/test_maxpool2x2.py
+SANITIZED_BUT := "not eager and not instruction_set and not repeat and not layers_of_the_network"
 VENV ?= .venv
 
 # A PYTHON from the command line brings its packages; without one they are installed.
@@ -35,7 +39,7 @@ BUILT := $(VENV)/.vggfast-built
 NATIVE := setup.py pyproject.toml $(shell find csrc -type f)
 PYTEST := $(RUN) -m pytest
 
-.PHONY: help env bench test test-long lint microbench gpu clean
+.PHONY: help env bench test test-long lint microbench sanitize gpu clean
 
 help:
 	@sed -n '1,5p' Makefile
@@ -81,6 +85,26 @@ test-long: $(BUILT)
 
 microbench: $(BUILT)
 	$(PYTEST) bench -q $(ARGS)
+
+# The CPU kernels under AddressSanitizer and UndefinedBehaviorSanitizer, once for each instruction set:
+# a build of its own, beside links to the tests. Python starts without the sanitizer's library, so it and
+# the C++ library, whose exceptions it wants to see, are loaded first. Memory is filled with NaN.
+sanitize: $(BUILT)
+	@mkdir -p $(SANITIZED)/tree
+	@VGGFAST_SANITIZE=1 VGGFAST_CUDA=0 $(RUN) setup.py build --build-base $(SANITIZED) --build-lib $(SANITIZED)/tree \
+	  > $(SANITIZED)/build.log 2>&1 || { tail -n 30 $(SANITIZED)/build.log >&2; exit 1; }
+	@for link in tests pyproject.toml; do ln -sfn ../../../$$link $(SANITIZED)/tree/$$link; done
+	@preload="$$($(firstword $(CXX)) -print-file-name=libasan.so) $$($(firstword $(CXX)) -print-file-name=libstdc++.so.6)"; \
+	python="$$(realpath -s $(RUN))"; cd $(SANITIZED)/tree; \
+	export LD_PRELOAD="$$preload" UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1 \
+	  ASAN_OPTIONS=detect_leaks=0:max_malloc_fill_size=1073741824:malloc_fill_byte=255; \
+	for isa in avx512 avx2 scalar; do \
+	  export VGGFAST_CPU_ISA=$$isa; \
+	  why="$$($$python -c 'from vggfast.backends import native; native.module().build_config()' 2>&1)" || \
+	    case "$$why" in *"this CPU lacks"*) echo "vggfast: this CPU lacks $$isa"; continue ;; *) echo "$$why" >&2; exit 1 ;; esac; \
+	  echo "vggfast: $$isa"; \
+	  $$python -m pytest -q --capture=sys -p no:cacheprovider -m "not long" -k $(SANITIZED_BUT) $(SANITIZED_TESTS) $(ARGS); \
+	done
 
 # A borrowed environment may lack these tools; what is skipped is said.
 lint: $(BUILT)

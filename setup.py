@@ -5,7 +5,8 @@ includes no torch header, so one build serves every torch version and an isolate
 no torch.
 
 ``VGGFAST_CUDA`` decides what is built: ``auto`` (CUDA sources if nvcc is found), ``0``, ``1``
-(an error if nvcc is missing). The build prints what it built.
+(an error if nvcc is missing). ``VGGFAST_SANITIZE=1`` is for ``make sanitize``. The build prints
+what it built.
 """
 
 from __future__ import annotations
@@ -136,6 +137,12 @@ def flags() -> tuple[list[str], list[str]]:
     compile_flags = ["-std=c++17", "-O3", "-fvisibility=hidden", "-fno-math-errno", "-Wall"]
     # GCC's own AVX-512 headers use an undefined register on purpose and then warn of it.
     compile_flags += ["-Wno-maybe-uninitialized", "-Wno-uninitialized"]
+    if os.environ.get("VGGFAST_SANITIZE") == "1":
+        # At -O3 the checks make a file take minutes; -fwrapv, which Python brings, would allow
+        # what is to be found.
+        checks = ["-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
+        compile_flags += ["-O1", "-g1", "-fno-wrapv", "-fno-omit-frame-pointer", *checks]
+        return [*compile_flags, "-fopenmp"], ["-fopenmp", *checks]
     if sys.platform == "darwin":
         return compile_flags, []  # no OpenMP in Apple's clang: one thread
     return [*compile_flags, "-fopenmp"], ["-fopenmp"]

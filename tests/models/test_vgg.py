@@ -113,6 +113,17 @@ def test_logits_and_gradients(net):
         assert cosine > 0.999, f"{name} in float32: cosine {cosine}"
 
 
+@pytest.mark.long
+def test_logits_of_e_at_full_size():
+    """Nineteen layers of Winograd, each with its own rounding, on a photograph's size."""
+    x = torch.randn(1, 3, 224, 224)
+    model = vggfast.vgg("E", backend="cpu").eval()
+    state = {name: value.double() for name, value in model.state_dict().items()}
+    with torch.inference_mode():
+        ours, exact = model(x), reference.network("E", state, x.double(), crop=224)
+    assert reference.errors(ours, exact).rel < 1e-4
+
+
 def test_batch_norm_folds_in_eval_and_trains_unfolded():
     model = vggfast.vgg("A", num_classes=5, crop=32, batch_norm=True)
     for m in model.features:

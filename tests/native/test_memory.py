@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vggfast import ops
-from vggfast.backends import native
+from vggfast.backends import cpu_memory, native
 
 
 def _convolve(x, w):
@@ -85,6 +85,14 @@ def test_a_large_result_is_an_ordinary_tensor():
     buffer.seek(0)
     assert torch.equal(torch.load(buffer), y)
     assert torch.equal(copy.deepcopy(y.detach()), y)
+
+
+def test_a_large_result_is_poisoned_where_torchs_are():
+    """Else what a kernel leaves unwritten would hold the last call's right values."""
+    assert cpu_memory.empty((1 << 20,)).isnan().all()
+    torch.utils.deterministic.fill_uninitialized_memory = False
+    cpu_memory.empty((1 << 20,)).fill_(1)
+    assert cpu_memory.empty((1 << 20,)).eq(1).all()
 
 
 def test_what_is_held_is_bounded_by_what_was_in_use():

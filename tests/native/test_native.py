@@ -56,9 +56,9 @@ print(worst)
 """
 
 
-def _run(isa: str) -> subprocess.CompletedProcess[str]:
+def _run(isa: str, *arguments: str) -> subprocess.CompletedProcess[str]:
     env = {**os.environ, "VGGFAST_CPU_ISA": isa}
-    command = [sys.executable, "-c", _PROGRAM, isa, *ERROR]
+    command = [sys.executable, *(arguments or ("-c", _PROGRAM, isa, *ERROR))]
     return subprocess.run(command, capture_output=True, text=True, env=env, check=False)
 
 
@@ -73,6 +73,18 @@ def test_every_instruction_set(isa):
     for found, (algorithm, error) in zip(convolutions, ERROR.items(), strict=True):
         assert found < 6e-7 + error, algorithm
     assert linear < 6e-7
+
+
+@pytest.mark.parametrize("isa", ISAS)
+def test_layouts_on_the_other_instruction_sets(isa):
+    if isa == native.module().build_config()["cpu_isa"]:
+        pytest.skip("test_layouts.py runs in this process")
+    tests = str(Path(__file__).with_name("test_layouts.py"))
+    chosen = "inside or 16 or size or finite"
+    done = _run(isa, "-m", "pytest", "-qx", "-p", "no:cacheprovider", "-k", chosen, tests)
+    if "this CPU lacks" in done.stdout:
+        pytest.skip(f"this CPU lacks {isa}")
+    assert done.returncode == 0, done.stdout
 
 
 def test_an_unknown_instruction_set_is_an_error():

@@ -46,15 +46,50 @@ ADVERSARIAL = {
 }
 
 
+VGG_LAYERS = [
+    (1, 64, 64, 224, 224),
+    (1, 128, 256, 56, 56),
+    (1, 512, 512, 28, 28),
+    (2, 512, 512, 14, 14),
+]
+
+
+@pytest.mark.parametrize(
+    "size",
+    [(2, 32, 48, 19, 26), *(pytest.param(s, marks=pytest.mark.long) for s in VGG_LAYERS)],
+    ids=str,
+)
 @pytest.mark.parametrize("what", ADVERSARIAL)
-def test_stated_bound_on_hard_inputs(what, algorithm):
-    """No element is off by more than WORST u times the largest input times the sum of |w|."""
-    x, w = ADVERSARIAL[what](torch.randn(2, 32, 19, 26)), torch.randn(48, 32, 3, 3)
-    y = ops.conv3x3(x, w, backend="cpu")
-    exact = reference.conv3x3(x.double(), w.double(), None, False, False)
+def test_stated_bound_on_hard_inputs(what, size, algorithm):
+    """No element is off by more than WORST u times the largest input times the sum of |w|.
+
+    The gradients are transposes of the same algorithm: for dx the input is the gradient, for dw
+    the gradient stands for w.
+    """
+    n, c_in, c_out, h, width = size
+    hard = ADVERSARIAL[what]
+    x, w = hard(torch.randn(n, c_in, h, width)), torch.randn(c_out, c_in, 3, 3)
+    grad = torch.randn(n, c_out, h, width)
+    hard_grad = hard(grad)
+
+    def results(function, dtype):
+        leaves = [t.to(dtype).requires_grad_() for t in (x, w)]
+        y = function(*leaves)
+        (dx,) = torch.autograd.grad(y, leaves[0], hard_grad.to(dtype), retain_graph=True)
+        (dw,) = torch.autograd.grad(y, leaves[1], grad.to(dtype))
+        return y.detach(), dx, dw
+
+    got = results(lambda x, w: ops.conv3x3(x, w, backend="cpu"), torch.float32)
+    exact = results(lambda x, w: reference.conv3x3(x, w, None, False, False), torch.float64)
+    weights, terms = w.double().abs(), grad.double().abs().sum((0, 2, 3)).view(-1, 1, 1, 1)
+    scales = (
+        x.abs().max() * weights.sum((1, 2, 3)).view(1, -1, 1, 1),
+        hard_grad.abs().max() * weights.sum((0, 2, 3)).view(1, -1, 1, 1),
+        x.abs().max() * terms,
+    )
     u = torch.finfo(torch.float32).eps / 2
-    scale = x.abs().max().double() * w.double().abs().sum((1, 2, 3)).view(1, -1, 1, 1)
-    assert ((y - exact).abs() <= WORST[algorithm] * u * scale).all()
+    for name, a, b, scale in zip(("y", "dx", "dw"), got, exact, scales, strict=True):
+        assert ((a - b).abs() <= WORST[algorithm] * u * scale).all(), name
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf"), 3e38])

@@ -7,9 +7,8 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.tolerance import assert_close
+from tests.convolution import check
 from vggfast import ops, reference
-from vggfast.backends import Call, select
 from vggfast.configs import conv_layers
 
 BACKENDS = ("eager", "cpu")
@@ -35,32 +34,7 @@ def _run(shape, relu, pool, bias, backend, seed=0):
     x = torch.randn(n, c_in, h, w, generator=g)
     weight = torch.randn(c_out, c_in, 3, 3, generator=g) * (2 / (9 * c_in)) ** 0.5
     args = [x, weight] + ([torch.randn(c_out, generator=g)] if bias else [])
-    z = reference.conv3x3(*(a.double() for a in args), *([] if bias else [None]), False, False)
-    size = (n, c_out, h // 2, w // 2) if pool else (n, c_out, h, w)
-    grad = torch.randn(size, generator=g)
-    grad = reference.clear_gradient(grad, z, pool, relu)  # no rounding may decide where it goes
-
-    def result(function, dtype):
-        leaves = [a.to(dtype).requires_grad_() for a in args]
-        y = function(*leaves)
-        return [y, *torch.autograd.grad(y, leaves, grad.to(dtype))]
-
-    def ours(x, w, b=None):
-        return ops.conv3x3(x, w, b, relu=relu, pool=pool, backend=backend)
-
-    def plain(x, w, b=None):
-        return reference.conv3x3(x, w, b, relu, pool)
-
-    names = ("y", "dx", "dw", "db")
-    got, exact, torchs = result(ours, x.dtype), result(plain, torch.float64), result(plain, x.dtype)
-    for name, a, b, c in zip(names, got, exact, torchs, strict=False):
-        assert a.dtype == x.dtype
-        terms = grad.abs().sum((0, 2, 3)) if name == "db" else None
-        serves = select(Call("conv3x3", "cpu", x.dtype, c_in, c_out), backend)
-        extra = serves.conv3x3_error(name, (n, c_in, h, w), c_out, pool)
-        what = f"{name} of {shape} relu={relu} pool={pool} bias={bias}"
-        assert_close(what, a, b, c, terms, extra)
-    return got
+    return check(args, relu, pool, backend)
 
 
 @pytest.fixture

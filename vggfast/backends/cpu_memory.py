@@ -8,6 +8,7 @@ that uses it; what is held is what was once in use (csrc/cpu/memory.cpp).
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -16,6 +17,8 @@ from vggfast.backends import native
 
 # Smaller ones come from malloc's heap, which keeps its pages itself.
 LEAST_BYTES = 2 << 20
+
+_FILLS: Any = torch.utils.deterministic  # its property is one that annotations do not know
 
 
 def empty(shape: tuple[int, ...], dtype: torch.dtype = torch.float32) -> Tensor:
@@ -34,7 +37,10 @@ def _empty(shape: tuple[int, ...], strides: tuple[int, ...], dtype: torch.dtype)
         return torch.empty_strided(shape, strides, dtype=dtype)
     memory = torch.frombuffer(native.module().Memory(-(-size // 4)), dtype=torch.float32)
     # Not a view of `memory`: autograd refuses to change one in place that was made in no_grad mode.
-    return torch.empty(0, dtype=dtype).set_(memory.untyped_storage(), 0, shape, strides)
+    made = torch.empty(0, dtype=dtype).set_(memory.untyped_storage(), 0, shape, strides)
+    if torch.are_deterministic_algorithms_enabled() and _FILLS.fill_uninitialized_memory:
+        made.fill_(math.nan)  # as torch.empty does then
+    return made
 
 
 def _contiguous(shape: tuple[int, ...]) -> tuple[int, ...]:

@@ -163,6 +163,9 @@ def _backward_kernel(
             t.zero_()
             for t in _backward_fake(grad, x, x_size, w, y, argmax, relu, pool, needs, backend)
         )
+    # What was kept may come back with other strides: saved-tensor hooks store it as they like.
+    y = None if y is None else to_channels_last(y)
+    argmax = None if argmax is None else argmax.contiguous()
     # Where wgrad is not asked for, x was not kept and only its shape counts.
     shaped = grad.new_empty(1).expand(x_size) if x is None else to_channels_last(x)
     grads = chosen.conv3x3_backward(

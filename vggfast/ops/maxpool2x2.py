@@ -86,7 +86,7 @@ def _backward_kernel(
     chosen = select(Call("maxpool2x2", grad.device.type, grad.dtype, c, c), backend)
     if grad.shape[0] == 0:
         return _backward_fake(grad, argmax, height, width, backend)
-    return chosen.maxpool2x2_backward(to_channels_last(grad), argmax, height, width)
+    return chosen.maxpool2x2_backward(to_channels_last(grad), argmax.contiguous(), height, width)
 
 
 def _backward_fake(
