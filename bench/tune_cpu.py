@@ -78,7 +78,9 @@ def wgrad(name: str, n: int, side: int, c_in: int, c_out: int) -> Callable[[], o
     )
 
 
-def line(make: Callable[..., Callable[[], object]], name: str, c_in: int, c_out: int) -> list[float]:
+def line(
+    make: Callable[..., Callable[[], object]], name: str, c_in: int, c_out: int
+) -> list[float]:
     """[fixed, each] in seconds."""
     (n1, side1), (n0, side0) = maps(max(c_in, c_out))
     large, small = (median(make(name, n, side, c_in, c_out))
