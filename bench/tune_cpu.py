@@ -67,12 +67,15 @@ def wgrad(name: str, n: int, side: int, c_in: int, c_out: int) -> Callable[[], o
     lib, threads = native.module(), torch.get_num_threads()
     x, dz = torch.randn(n, side, side, c_in), torch.randn(n, side, side, c_out)
     dw = torch.empty(c_out, c_in, 3, 3)
-    pointers, sizes = (x.data_ptr(), dz.data_ptr(), dw.data_ptr()), (n, side, side, c_in, c_out)
-    kept = (x, dz, dw)  # their memory
+    sizes = (n, side, side, c_in, c_out)
     if name == "direct":
-        return lambda: (kept, lib.conv3x3_wgrad(*pointers, *sizes, threads))
+        return lambda: lib.conv3x3_wgrad(
+            x.data_ptr(), dz.data_ptr(), dw.data_ptr(), *sizes, threads
+        )
     m = cpu_conv.ALGORITHMS[name]
-    return lambda: (kept, lib.conv3x3_wgrad_winograd(*pointers, *sizes, m, 448, threads))
+    return lambda: lib.conv3x3_wgrad_winograd(
+        x.data_ptr(), dz.data_ptr(), 0, 0, dw.data_ptr(), *sizes, m, 448, threads
+    )
 
 
 def line(

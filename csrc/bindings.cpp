@@ -19,6 +19,7 @@ using vggfast::bytes;
 using vggfast::ConvShape;
 using vggfast::CpuKernels;
 using vggfast::finish;
+using vggfast::Gradient;
 using vggfast::Pointer;
 using vggfast::PoolShape;
 using vggfast::require;
@@ -86,16 +87,24 @@ void conv3x3_winograd(Pointer x, Pointer w, Pointer u, Pointer b, Pointer y, Poi
                             relu, pool, {m, tiles, outputs}, threads));
 }
 
-void conv3x3_dgrad_winograd(Pointer dz, Pointer w, Pointer u, Pointer dx, long n, long h,
-                            long width, long c_in, long c_out, int m, long tiles, long outputs,
-                            int threads) {
+// dz itself (y and argmax null), or what it is made from.
+Gradient gradient(Pointer grad, Pointer y, Pointer argmax, ConvShape s) {
+  require(grad, "grad must not be null");
+  require(argmax ? s.h >= 2 && s.w >= 2 : !y, "argmax: out of range for this map, or null with y");
+  return {floats(grad), floats(y), bytes(argmax)};
+}
+
+void conv3x3_dgrad_winograd(Pointer grad, Pointer y, Pointer argmax, Pointer w, Pointer u,
+                            Pointer dx, long n, long h, long width, long c_in, long c_out, int m,
+                            long tiles, long outputs, int threads) {
   const ConvShape s =
       winograd_shape(vggfast::conv_shape(n, h, width, c_in, c_out, threads), m, tiles);
-  require(dz && w && dx, "dz, w and dx must not be null");
+  const Gradient dz = gradient(grad, y, argmax, s);
+  require(w && dx, "w and dx must not be null");
   const CpuKernels& k = kernels();
   py::gil_scoped_release release;
-  finish(k.conv3x3_dgrad_winograd(floats(dz), floats(w), floats(u), floats(dx), s,
-                                  {m, tiles, outputs}, threads));
+  finish(k.conv3x3_dgrad_winograd(dz, floats(w), floats(u), floats(dx), s, {m, tiles, outputs},
+                                  threads));
 }
 
 void conv3x3_wgrad(Pointer x, Pointer dz, Pointer dw, long n, long h, long width, long c_in,
@@ -107,14 +116,16 @@ void conv3x3_wgrad(Pointer x, Pointer dz, Pointer dw, long n, long h, long width
   finish(k.conv3x3_wgrad(floats(x), floats(dz), floats(dw), s, threads));
 }
 
-void conv3x3_wgrad_winograd(Pointer x, Pointer dz, Pointer dw, long n, long h, long width,
-                            long c_in, long c_out, int m, long chunk, int threads) {
+void conv3x3_wgrad_winograd(Pointer x, Pointer grad, Pointer y, Pointer argmax, Pointer dw, long n,
+                            long h, long width, long c_in, long c_out, int m, long chunk,
+                            int threads) {
   const ConvShape s =
       winograd_shape(vggfast::conv_shape(n, h, width, c_in, c_out, threads), m, chunk);
-  require(x && dz && dw && n >= 1, "x, dz and dw must not be null, N at least 1");
+  const Gradient dz = gradient(grad, y, argmax, s);
+  require(x && dw && n >= 1, "x and dw must not be null, N at least 1");
   const CpuKernels& k = kernels();
   py::gil_scoped_release release;
-  finish(k.conv3x3_wgrad_winograd(floats(x), floats(dz), floats(dw), s, m, chunk, threads));
+  finish(k.conv3x3_wgrad_winograd(floats(x), dz, floats(dw), s, m, chunk, threads));
 }
 
 void conv3x3_dz(Pointer grad, Pointer y, Pointer argmax, Pointer dz, Pointer db, long n, long h,
@@ -264,14 +275,16 @@ PYBIND11_MODULE(_native, m) {
         py::arg("b"), py::arg("y"), py::arg("argmax"), py::arg("n"), py::arg("h"), py::arg("width"),
         py::arg("c_in"), py::arg("c_out"), py::arg("relu"), py::arg("pool"), py::arg("m"),
         py::arg("tiles"), py::arg("outputs"), py::arg("threads"));
-  m.def("conv3x3_dgrad_winograd", &conv3x3_dgrad_winograd, py::arg("dz"), py::arg("w"),
-        py::arg("u"), py::arg("dx"), py::arg("n"), py::arg("h"), py::arg("width"), py::arg("c_in"),
-        py::arg("c_out"), py::arg("m"), py::arg("tiles"), py::arg("outputs"), py::arg("threads"));
+  m.def("conv3x3_dgrad_winograd", &conv3x3_dgrad_winograd, py::arg("grad"), py::arg("y"),
+        py::arg("argmax"), py::arg("w"), py::arg("u"), py::arg("dx"), py::arg("n"), py::arg("h"),
+        py::arg("width"), py::arg("c_in"), py::arg("c_out"), py::arg("m"), py::arg("tiles"),
+        py::arg("outputs"), py::arg("threads"));
   m.def("conv3x3_wgrad", &conv3x3_wgrad, py::arg("x"), py::arg("dz"), py::arg("dw"), py::arg("n"),
         py::arg("h"), py::arg("width"), py::arg("c_in"), py::arg("c_out"), py::arg("threads"));
-  m.def("conv3x3_wgrad_winograd", &conv3x3_wgrad_winograd, py::arg("x"), py::arg("dz"),
-        py::arg("dw"), py::arg("n"), py::arg("h"), py::arg("width"), py::arg("c_in"),
-        py::arg("c_out"), py::arg("m"), py::arg("chunk"), py::arg("threads"));
+  m.def("conv3x3_wgrad_winograd", &conv3x3_wgrad_winograd, py::arg("x"), py::arg("grad"),
+        py::arg("y"), py::arg("argmax"), py::arg("dw"), py::arg("n"), py::arg("h"),
+        py::arg("width"), py::arg("c_in"), py::arg("c_out"), py::arg("m"), py::arg("chunk"),
+        py::arg("threads"));
   m.def("conv3x3_dz", &conv3x3_dz, py::arg("grad"), py::arg("y"), py::arg("argmax"), py::arg("dz"),
         py::arg("db"), py::arg("n"), py::arg("h"), py::arg("width"), py::arg("c"),
         py::arg("threads"));

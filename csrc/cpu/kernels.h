@@ -19,6 +19,15 @@ struct PoolShape {
   long n, h, w, c;
 };
 
+// dz (N, H, W, C), the gradient before bias, ReLU and pool. Without `argmax`, `grad` is dz. With
+// it, grad and y are (N, H/2, W/2, C), and dz is grad at the winner of each window where not y <= 0
+// (everywhere if y is null), else 0.
+struct Gradient {
+  const float* grad;
+  const float* y;
+  const uint8_t* argmax;
+};
+
 // Winograd F(m x m, 3 x 3) and how its work is cut: about `tiles` output tiles a task, of which
 // about `outputs` outputs are multiplied at a time.
 struct Tiling {
@@ -34,7 +43,7 @@ struct CpuKernels {
   // y = pool?(relu?(conv(x, w) + b)); b may be null; argmax is null unless it is wanted.
   bool (*conv3x3)(const float* x, const float* w, const float* b, float* y, uint8_t* argmax,
                   ConvShape s, bool relu, bool pool, int threads);
-  // dx (N, H, W, C_in) from dz (N, H, W, C_out), the gradient before bias, ReLU and pool.
+  // dx (N, H, W, C_in) from dz (N, H, W, C_out).
   bool (*conv3x3_dgrad)(const float* dz, const float* w, float* dx, ConvShape s, int threads);
   // The same two by Winograd F(m x m, 3 x 3), m 2, 4 or 6: transformed weights `u` hold
   // winograd_floats(outputs, inputs, m) floats, made by winograd_weights from w or, for dgrad,
@@ -46,12 +55,12 @@ struct CpuKernels {
   bool (*conv3x3_winograd)(const float* x, const float* w, const float* u, const float* b, float* y,
                            uint8_t* argmax, ConvShape s, bool relu, bool pool, Tiling tiling,
                            int threads);
-  bool (*conv3x3_dgrad_winograd)(const float* dz, const float* w, const float* u, float* dx,
+  bool (*conv3x3_dgrad_winograd)(Gradient dz, const float* w, const float* u, float* dx,
                                  ConvShape s, Tiling tiling, int threads);
   // dw from x and dz.
   bool (*conv3x3_wgrad)(const float* x, const float* dz, float* dw, ConvShape s, int threads);
   // The same by Winograd, `chunk` tiles at a time.
-  bool (*conv3x3_wgrad_winograd)(const float* x, const float* dz, float* dw, ConvShape s, int m,
+  bool (*conv3x3_wgrad_winograd)(const float* x, Gradient dz, float* dw, ConvShape s, int m,
                                  long chunk, int threads);
   // dz (may be null) and db (may be null) from the gradient of the output. y is null without ReLU
   // (mask: not y <= 0), argmax is null without pool; s is the map before the pool.

@@ -2,6 +2,7 @@
 #pragma once
 
 typedef __m256 V;
+typedef __m256i Codes;            // of VL channels
 enum { VL = 8, NV = 2, MR = 6 };  // vector length, vectors and pixels of a register tile
 
 static inline V v_zero() { return _mm256_setzero_ps(); }
@@ -35,6 +36,20 @@ static inline float v_sum(V v) {
   __m128 q = _mm_add_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps(v, 1));
   q = _mm_add_ps(q, _mm_movehl_ps(q, q));
   return _mm_cvtss_f32(_mm_add_ss(q, _mm_movehdup_ps(q)));
+}
+// The 2-bit codes of channels c ... c + count - 1 of a pixel's; c is a multiple of VL.
+static inline Codes v_codes(const uint8_t* codes, long c, long count) {
+  const int high = count > 4 ? codes[c / 4 + 1] : 0, bits = codes[c / 4] | high << 8;
+  const Codes shifts = _mm256_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14);
+  return _mm256_and_si256(_mm256_srlv_epi32(_mm256_set1_epi32(bits), shifts), _mm256_set1_epi32(3));
+}
+// v where the code is k, else 0.
+static inline V v_where(Codes codes, int k, V v) {
+  return _mm256_and_ps(_mm256_castsi256_ps(_mm256_cmpeq_epi32(codes, _mm256_set1_epi32(k))), v);
+}
+// v where not y <= 0, else 0: what a ReLU with the result y passes of a gradient.
+static inline V v_passed(V v, V y) {
+  return _mm256_and_ps(_mm256_cmp_ps(y, _mm256_setzero_ps(), _CMP_NLE_UQ), v);
 }
 // max(a, b), NaN if either is.
 static inline V v_max(V a, V b) {

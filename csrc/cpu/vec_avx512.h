@@ -2,6 +2,7 @@
 #pragma once
 
 typedef __m512 V;
+typedef __m512i Codes;              // of VL channels
 enum { VL = 16, NV = 2, MR = 14 };  // vector length, vectors and pixels of a register tile
 
 static inline V v_zero() { return _mm512_setzero_ps(); }
@@ -30,6 +31,25 @@ static inline void v_store_part(float* p, V v, long count) {
   _mm512_mask_storeu_ps(p, static_cast<__mmask16>((1u << count) - 1), v);
 }
 static inline float v_sum(V v) { return _mm512_reduce_add_ps(v); }
+// The 2-bit codes of channels c ... c + count - 1 of a pixel's; c is a multiple of VL.
+static inline Codes v_codes(const uint8_t* codes, long c, long count) {
+  int bits = 0;
+  if (count == VL) {
+    memcpy(&bits, codes + c / 4, 4);
+  } else {
+    memcpy(&bits, codes + c / 4, static_cast<size_t>(argmax_bytes(count)));
+  }
+  const Codes shifts = _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30);
+  return _mm512_and_si512(_mm512_srlv_epi32(_mm512_set1_epi32(bits), shifts), _mm512_set1_epi32(3));
+}
+// v where the code is k, else 0.
+static inline V v_where(Codes codes, int k, V v) {
+  return _mm512_maskz_mov_ps(_mm512_cmpeq_epi32_mask(codes, _mm512_set1_epi32(k)), v);
+}
+// v where not y <= 0, else 0: what a ReLU with the result y passes of a gradient.
+static inline V v_passed(V v, V y) {
+  return _mm512_maskz_mov_ps(_mm512_cmp_ps_mask(y, _mm512_setzero_ps(), _CMP_NLE_UQ), v);
+}
 // max(a, b), NaN if either is.
 static inline V v_max(V a, V b) {
   return _mm512_mask_mov_ps(_mm512_max_ps(a, b), _mm512_cmp_ps_mask(a, a, _CMP_UNORD_Q), a);

@@ -2,6 +2,7 @@
 #pragma once
 
 typedef float V;
+typedef int Codes;                // of VL channels
 enum { VL = 1, NV = 8, MR = 4 };  // vector length, vectors and pixels of a register tile
 
 static inline V v_zero() { return 0.0f; }
@@ -21,6 +22,14 @@ static inline void v_store_part(float* p, V v, long count) {
   if (count > 0) *p = v;
 }
 static inline float v_sum(V v) { return v; }
+// The 2-bit code of channel c of a pixel's.
+static inline Codes v_codes(const uint8_t* codes, long c, long) {
+  return codes[c / 4] >> (2 * (c % 4)) & 3;
+}
+// v where the code is k, else 0.
+static inline V v_where(Codes codes, int k, V v) { return codes == k ? v : 0.0f; }
+// v where not y <= 0, else 0: what a ReLU with the result y passes of a gradient.
+static inline V v_passed(V v, V y) { return y <= 0.0f ? 0.0f : v; }
 // max(a, b), NaN if either is.
 static inline V v_max(V a, V b) { return a > b || a != a ? a : b; }
 // max(v, 0) that lets a NaN pass.

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import gc
 import json
+import os
+import subprocess
+import sys
 
 import pytest
 import torch
 
 from vggfast import ops, reference
-from vggfast.backends import cpu_conv, cpu_weights
+from vggfast.backends import cpu, cpu_conv, cpu_memory, cpu_weights
 from vggfast.backends.cpu_conv import WORST, Cost, Entry, choose, choose_wgrad
 from vggfast.errors import InputError
 
@@ -103,15 +106,95 @@ def test_what_is_not_finite_spreads_no_further_than_in_torch(value, relu, algori
     torch.testing.assert_close(y, plain, rtol=1e-4, atol=1e-4, equal_nan=True)
 
 
-def test_gradients_of_a_gradient_that_is_not_finite(algorithm):
-    leaves = torch.randn(1, 16, 12, 12).requires_grad_(), torch.randn(16, 16, 3, 3).requires_grad_()
-    grad = torch.randn(1, 16, 12, 12)
+@pytest.mark.parametrize("pool", [False, True])
+def test_gradients_of_a_gradient_that_is_not_finite(pool, algorithm):
+    leaves = torch.randn(1, 16, 12, 13).requires_grad_(), torch.randn(16, 16, 3, 3).requires_grad_()
+    y = ops.conv3x3(*leaves, pool=pool, backend="cpu")
+    grad = torch.randn(y.shape)
     grad[0, 1, 2, 3] = float("inf")
-    got = torch.autograd.grad(ops.conv3x3(*leaves, backend="cpu"), leaves, grad)
-    plain = reference.conv3x3(*leaves, None, False, False)
+    got = torch.autograd.grad(y, leaves, grad)
+    plain = reference.conv3x3(*leaves, None, False, pool)
     for a, b in zip(got, torch.autograd.grad(plain, leaves, grad), strict=True):
         assert b.isinf().any()
         torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-3, equal_nan=True)
+
+
+def test_a_nan_lets_the_gradient_through_relu_and_pool(algorithm):
+    x, w = torch.randn(1, 16, 12, 12), torch.randn(16, 16, 3, 3)
+    x[0, 5, 6, 7] = float("nan")
+    leaves = x.requires_grad_(), w.requires_grad_()
+    y = ops.conv3x3(*leaves, relu=True, pool=True, backend="cpu")
+    plain = reference.conv3x3(*leaves, None, True, True)
+    grad = torch.where(plain.isnan(), 1.0, 0.0)
+    got, want = (torch.autograd.grad(t, leaves, grad) for t in (y, plain))
+    assert want[0].abs().sum() > 0
+    assert want[1].isnan().any()
+    for a, b in zip(got, want, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-3, equal_nan=True)
+
+
+_SAME_AS_FROM_DZ = """
+import itertools, sys, torch
+from vggfast.backends import native
+lib = native.module()
+assert lib.build_config()["cpu_isa"] == sys.argv[1]
+torch.manual_seed(0)
+p = torch.Tensor.data_ptr
+shapes = [(2, 9, 13, 19, 37), (1, 2, 3, 16, 1), (1, 12, 12, 3, 50), (2, 7, 16, 33, 66)]
+shapes.append((1, 14, 15, 5, 263))
+for (n, h, w, c_in, c_out), m, relu in itertools.product(shapes, (2, 4, 6), (False, True)):
+    sizes = n, h, w, c_in, c_out
+    x, weight = torch.randn(n, h, w, c_in), torch.randn(c_out, c_in, 3, 3)
+    grad, y = torch.randn(2, n, h // 2, w // 2, c_out).unbind()
+    y[torch.rand(y.shape) < 0.1] = 0.0
+    y[torch.rand(y.shape) < 0.1] = float("nan")
+    argmax = torch.randint(256, (n, h // 2, w // 2, (c_out + 3) // 4), dtype=torch.uint8)
+    dz = torch.full((n, h, w, c_out), float("nan"))
+    source = p(grad), p(y) if relu else 0, p(argmax)
+    db = torch.empty(2, c_out)
+    lib.conv3x3_dz(*source, p(dz), p(db[0]), n, h, w, c_out, 2)
+    lib.conv3x3_dz(*source, 0, p(db[1]), n, h, w, c_out, 2)
+    dx = torch.full((2, n, h, w, c_in), float("nan"))
+    dw = torch.full((2, *weight.shape), float("nan"))
+    for i, given in enumerate([(p(dz), 0, 0), source]):
+        lib.conv3x3_dgrad_winograd(*given, p(weight), 0, p(dx[i]), *sizes, m, 28, 64, 2)
+        lib.conv3x3_wgrad_winograd(p(x), *given, p(dw[i]), *sizes, m, 448, 2)
+    kept = (y <= 0).logical_not() if relu else torch.ones_like(y)
+    code = argmax.repeat_interleave(4, -1)[..., :c_out] >> 2 * (torch.arange(c_out) % 4) & 3
+    want = torch.zeros_like(dz)
+    for k in range(4):
+        window = want[:, k // 2 : h // 2 * 2 : 2, k % 2 : w // 2 * 2 : 2]
+        window.copy_(torch.where((code == k) & kept.bool(), grad, 0))
+    assert torch.equal(dz, want)
+    for pair in (dx, dw, db):
+        assert torch.equal(*pair), (sizes, m, relu)
+"""
+
+
+@pytest.mark.parametrize("isa", ["scalar", "avx2", "avx512"])
+def test_a_pooled_gradient_gives_what_its_dz_gives(isa):
+    """Bit for bit: odd maps, channels that fill no vector and no byte of codes, zeros and NaNs."""
+    done = subprocess.run(
+        [sys.executable, "-c", _SAME_AS_FROM_DZ, isa], capture_output=True, text=True, check=False,
+        env={**os.environ, "VGGFAST_CPU_ISA": isa},
+    )  # fmt: skip
+    if "this CPU lacks" in done.stderr:
+        pytest.skip(f"this CPU lacks {isa}")
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("needed", ["x", "w"])
+def test_a_pooled_layer_makes_no_dz(needed, algorithm, monkeypatch):
+    made = []
+    monkeypatch.setattr(
+        cpu, "empty_map", lambda *size: made.append(size) or cpu_memory.empty_map(*size)
+    )
+    x, w = torch.randn(1, 16, 12, 12), torch.randn(24, 16, 3, 3)
+    leaf = (x if needed == "x" else w).requires_grad_()
+    y = ops.conv3x3(x, w, relu=True, pool=True, backend="cpu")
+    made.clear()
+    torch.autograd.grad(y.sum(), leaf)
+    assert made == ([(1, 16, 12, 12)] if needed == "x" else [])
 
 
 @pytest.mark.parametrize("size", [30, 70])  # in one part, and in several

@@ -4,7 +4,7 @@ bfloat16 (AMX or AVX512-BF16)."""
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -12,7 +12,7 @@ from torch import Tensor
 from vggfast.backends import cpu_bf16, cpu_conv, cpu_weights, native
 from vggfast.backends.base import Backend, Call
 from vggfast.backends.cpu_bf16 import pointer
-from vggfast.backends.cpu_conv import ERROR, choose, choose_wgrad
+from vggfast.backends.cpu_conv import ERROR, Algorithm, choose, choose_wgrad
 from vggfast.backends.cpu_memory import empty, empty_map
 from vggfast.backends.eager import EagerBackend
 
@@ -104,22 +104,24 @@ class CpuBackend(Backend):
     ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
         if grad.dtype is torch.bfloat16:
             return _LIBRARY.conv3x3_backward(grad, x, w, y, argmax, relu, pool, needs)
-        (n, _, h, width), c_out = x.shape, w.shape[0]
-        lib, threads = native.module(), torch.get_num_threads()
-        # Without ReLU and pool the incoming gradient is dz already.
-        makes_dz = (relu or pool) and (needs[0] or needs[1])
+        (n, c_in, h, width), c_out = x.shape, w.shape[0]
+        sizes, threads = (n, h, width, c_in, c_out), torch.get_num_threads()
+        dgrad = choose(n, h, width, c_out, c_in) if needs[0] else None
+        wgrad = choose_wgrad(*sizes) if needs[1] else None
+        used = [how for how in (dgrad, wgrad) if how is not None]
+        # Winograd reads a pooled gradient as it is; without ReLU and pool it is dz already.
+        unpools = pool and all(how.m > 0 for how in used)
+        makes_dz = (relu or pool) and not unpools and len(used) > 0
         dz = empty_map(n, c_out, h, width) if makes_dz else grad
         db = grad.new_empty(c_out) if needs[2] else None
         if makes_dz or db is not None:
-            lib.conv3x3_dz(
+            native.module().conv3x3_dz(
                 grad.data_ptr(), pointer(y), pointer(argmax), dz.data_ptr() if makes_dz else 0,
                 pointer(db), n, h, width, c_out, threads,
             )  # fmt: skip
-        dx = dw = None
-        if needs[0]:
-            dx = _dgrad(dz, w)
-        if needs[1]:
-            dw = _wgrad(x, dz)
+        source = _Gradient(dz, y, argmax) if unpools else _Gradient(dz)
+        dx = None if dgrad is None else _dgrad(dgrad, source, w, sizes)
+        dw = None if wgrad is None else _wgrad(wgrad, source, x, sizes)
         return dx, dw, db
 
     def gemm(self, x: Tensor, w: Tensor, b: Tensor | None, relu: bool) -> Tensor:
@@ -180,36 +182,46 @@ class CpuBackend(Backend):
         return dx
 
 
-def _dgrad(dz: Tensor, w: Tensor) -> Tensor:
-    """dx (N, C_in, H, W) from dz (N, C_out, H, W) and w (C_out, C_in, 3, 3)."""
-    (n, c_out, h, width), c_in = dz.shape, w.shape[1]
+class _Gradient(NamedTuple):
+    """dz (N, C_out, H, W) or, with ``argmax``, the pooled gradient from which Winograd makes it."""
+
+    grad: Tensor
+    y: Tensor | None = None
+    argmax: Tensor | None = None
+
+    def pointers(self) -> tuple[int, int, int]:
+        return self.grad.data_ptr(), pointer(self.y), pointer(self.argmax)
+
+
+# (N, H, W, C_in, C_out)
+_Sizes = tuple[int, int, int, int, int]
+
+
+def _dgrad(how: Algorithm, dz: _Gradient, w: Tensor, sizes: _Sizes) -> Tensor:
+    """dx (N, C_in, H, W) from dz and w (C_out, C_in, 3, 3)."""
+    n, h, width, c_in, _ = sizes
     lib, threads = native.module(), torch.get_num_threads()
     dx = empty_map(n, c_in, h, width)
-    sizes = (n, h, width, c_in, c_out)
-    how = choose(n, h, width, c_out, c_in)
     if how.m == 0:
-        lib.conv3x3_dgrad(dz.data_ptr(), w.data_ptr(), dx.data_ptr(), *sizes, threads)
+        lib.conv3x3_dgrad(dz.grad.data_ptr(), w.data_ptr(), dx.data_ptr(), *sizes, threads)
     else:
         u = cpu_weights.transformed(w, how.m, True, threads)
         lib.conv3x3_dgrad_winograd(
-            dz.data_ptr(), w.data_ptr(), pointer(u), dx.data_ptr(),
+            *dz.pointers(), w.data_ptr(), pointer(u), dx.data_ptr(),
             *sizes, how.m, how.tiles, how.outputs, threads,
         )  # fmt: skip
     return dx
 
 
-def _wgrad(x: Tensor, dz: Tensor) -> Tensor:
-    """dw (C_out, C_in, 3, 3) from x (N, C_in, H, W) and dz (N, C_out, H, W)."""
-    (n, c_in, h, width), c_out = x.shape, dz.shape[1]
+def _wgrad(how: Algorithm, dz: _Gradient, x: Tensor, sizes: _Sizes) -> Tensor:
+    """dw (C_out, C_in, 3, 3) from x (N, C_in, H, W) and dz."""
     lib, threads = native.module(), torch.get_num_threads()
-    dw = empty((c_out, c_in, 3, 3))
-    sizes = (n, h, width, c_in, c_out)
-    how = choose_wgrad(*sizes)
+    dw = empty((sizes[4], sizes[3], 3, 3))
     if how.m == 0:
-        lib.conv3x3_wgrad(x.data_ptr(), dz.data_ptr(), dw.data_ptr(), *sizes, threads)
+        lib.conv3x3_wgrad(x.data_ptr(), dz.grad.data_ptr(), dw.data_ptr(), *sizes, threads)
     else:
         lib.conv3x3_wgrad_winograd(
-            x.data_ptr(), dz.data_ptr(), dw.data_ptr(), *sizes, how.m, how.tiles, threads
+            x.data_ptr(), *dz.pointers(), dw.data_ptr(), *sizes, how.m, how.tiles, threads
         )
     return dw
 
