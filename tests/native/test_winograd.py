@@ -105,7 +105,8 @@ lib = native.module()
 assert lib.build_config()["cpu_isa"] == sys.argv[1]
 torch.manual_seed(0)
 p = torch.Tensor.data_ptr
-shapes = [(2, 9, 13, 19, 37), (1, 2, 3, 16, 1), (1, 12, 12, 3, 50), (2, 7, 16, 33, 66), (1, 14, 15, 5, 263)]
+shapes = [(2, 9, 13, 19, 37), (1, 2, 3, 16, 1), (1, 12, 12, 3, 50), (2, 7, 16, 33, 66)]
+shapes += [(1, 14, 15, 263, 5), (1, 6, 5, 3, 263)]
 for (n, h, w, c_in, c_out), m, relu in itertools.product(shapes, (2, 4, 6), (False, True)):
     sizes = n, h, w, c_in, c_out
     x, weight = torch.randn(n, h, w, c_in), torch.randn(c_out, c_in, 3, 3)
