@@ -14,8 +14,10 @@ import json
 import statistics
 import time
 from collections.abc import Callable
+from datetime import datetime, timezone
 
 import torch
+from harness import machine
 
 from vggfast.backends import cpu_conv, cpu_memory, native
 
@@ -90,9 +92,18 @@ def line(
     return [float(f"{max(small - each * tiles0, 0):.3g}"), float(f"{each:.3g}")]
 
 
+def measured_on() -> str:
+    """This machine and day, in a line."""
+    threads, today = torch.get_num_threads(), datetime.now(timezone.utc).date()
+    facts = machine.machine(torch.device("cpu"), threads)
+    return f"{facts['cpu']}, {threads} threads, commit {machine.commit()}, {today}"
+
+
 def main() -> None:
     isa = native.module().build_config()["cpu_isa"]
-    text = cpu_conv.TABLE.read_text() if cpu_conv.TABLE.exists() else '{"isa": {}}'
+    text = (
+        cpu_conv.TABLE.read_text() if cpu_conv.TABLE.exists() else '{"measured_on": {}, "isa": {}}'
+    )
     stored = json.loads(text)
     found: dict[str, list[dict[str, object]]] = {"fprop": [], "wgrad": []}
     for op, make in (("fprop", fprop), ("wgrad", wgrad)):
@@ -103,6 +114,7 @@ def main() -> None:
             found[op].append(row)
             print(isa, op, row, flush=True)
     stored["isa"][isa] = found
+    stored["measured_on"][isa] = measured_on()
     rows = [
         f'  "{i}": {{\n' + ",\n".join(
             f'   "{op}": [\n' + ",\n".join("    " + json.dumps(r) for r in entries) + "\n   ]"
@@ -110,7 +122,9 @@ def main() -> None:
         ) + "\n  }"
         for i, ops in sorted(stored["isa"].items())
     ]  # fmt: skip
-    cpu_conv.TABLE.write_text('{\n "isa": {\n' + ",\n".join(rows) + "\n }\n}\n")
+    told = json.dumps(stored["measured_on"], indent=2, sort_keys=True).replace("\n", "\n ")
+    table = ",\n".join(rows)
+    cpu_conv.TABLE.write_text(f'{{\n "measured_on": {told},\n "isa": {{\n{table}\n }}\n}}\n')
 
 
 if __name__ == "__main__":
