@@ -1,4 +1,4 @@
-"""Training on the CPU's kernels stays as near to torch's as torch's does to itself.
+"""Training on the CPU's kernels takes torch's course: a coarse guard of whole gradients.
 
 Rounding alone makes two runs of one training part: each step multiplies their distance. How far is
 measured: torch trains the same network with its channels in other orders, which is the same
@@ -19,7 +19,12 @@ from vggfast.data import Batches, load
 
 STEPS = 40
 ORDERS = (None, 1, 2, 3)
-# Of an eager run in a fifth order 2 to 6 was seen, of ours 2 to 8.
+# Measured with AVX-512 on 2 threads, the largest ratio over the steps: an eager run in a fifth order
+# 1.2, ours 8.2, ours with exact() 16 (so it is not Winograd's rounding, and a run of plain sums would
+# fail here); dw 0.1 % too large 10.0, which passes, 1 % 92, no db 326. The largest ratios come from the
+# first five steps (the last shows 1.3), where the eager runs differ by a few last bits: four runs are too few to
+# say how large that noise is. So this finds a wrong gradient, and does not show that ours lies within
+# the noise.
 FACTOR = 10.0
 LAST_BIT = 2.0**-22  # of a loss
 
@@ -72,7 +77,7 @@ def eager() -> list[Tensor]:
 
 
 @pytest.mark.long
-def test_the_loss_curve_is_within_the_noise_of_eager_runs(eager):
+def test_the_loss_curve_is_near_eager_runs(eager):
     noise = _furthest(list(combinations(eager, 2))) + LAST_BIT
     ours = _curve("cpu")
     distance = _furthest([(ours, other) for other in eager])
