@@ -19,12 +19,12 @@ from vggfast.data import Batches, load
 
 STEPS = 40
 ORDERS = (None, 1, 2, 3)
-# Measured with AVX-512 on 2 threads, the largest ratio over the steps: an eager run in a fifth order
-# 1.2, ours 8.2, ours with exact() 16 (so it is not Winograd's rounding, and a run of plain sums would
-# fail here); dw 0.1 % too large 10.0, which passes, 1 % 92, no db 326. The largest ratios come from the
-# first five steps (the last shows 1.3), where the eager runs differ by a few last bits: four runs are too few to
-# say how large that noise is. So this finds a wrong gradient, and does not show that ours lies within
-# the noise.
+# Measured with AVX-512 on 2 threads, the largest ratio over the steps: an eager run in a fifth
+# order 1.2, ours 8.2, ours with exact() 16 (so it is not Winograd's rounding, and a run of
+# plain sums would fail here); dw 0.1 % too large 10.0, which passes, 1 % 92, no db 326. The
+# largest ratios come from the first five steps (the last shows 1.3), where the eager runs
+# differ by a few last bits: four runs are too few to say how large that noise is. So this finds
+# a wrong gradient, and does not show that ours lies within the noise.
 FACTOR = 10.0
 LAST_BIT = 2.0**-22  # of a loss
 
