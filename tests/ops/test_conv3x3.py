@@ -8,7 +8,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.convolution import check
-from vggfast import ops, reference
+from tests.tolerance import assert_close
+from vggfast import backends, ops, reference
 from vggfast.configs import conv_layers
 
 BACKENDS = ("eager", "cpu")
@@ -157,9 +158,16 @@ def test_one_gradient_at_a_time(needed, algorithm):
     """Frozen weights or a frozen input: what is not asked for is not computed, the rest is."""
     tensors = [torch.randn(2, 5, 6, 6), torch.randn(9, 5, 3, 3), torch.randn(9)]
     tensors[needed].requires_grad_()
+    wide = [t.detach().double() for t in tensors]
+    wide[needed].requires_grad_()
     y = ops.conv3x3(*tensors, relu=True, pool=True, backend="cpu")
-    plain = reference.conv3x3(*tensors, True, True)
-    grad = torch.randn(y.shape)
+    plain, exact = reference.conv3x3(*tensors, True, True), reference.conv3x3(*wide, True, True)
+    with torch.no_grad():
+        z = reference.conv3x3(*wide, False, False)
+    grad = reference.clear_gradient(torch.randn(y.shape), z, True)
     (got,) = torch.autograd.grad(y, tensors[needed], grad)
-    (want,) = torch.autograd.grad(plain, tensors[needed], grad)
-    torch.testing.assert_close(got, want, rtol=1e-4, atol=1e-4)
+    (theirs,) = torch.autograd.grad(plain, tensors[needed], grad)
+    (right,) = torch.autograd.grad(exact, wide[needed], grad.double())
+    name = ("dx", "dw", "db")[needed]
+    extra = backends.get("cpu").conv3x3_error(name, (2, 5, 6, 6), 9, True)
+    assert_close(name, got, right, theirs, algorithm=extra)
