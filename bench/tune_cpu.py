@@ -52,14 +52,15 @@ def fprop(name: str, n: int, side: int, c_in: int, c_out: int) -> Callable[[], o
     sizes = (n, side, side, c_in, c_out, True, False)
     if name == "direct":
         return lambda: lib.conv3x3(x.data_ptr(), w.data_ptr(), 0, y.data_ptr(), 0, *sizes, threads)
-    m, tiles = cpu_conv.ALGORITHMS[name], cpu_conv.tiles_of(name, n, side, side)
-    floats = lib.winograd_floats(c_out, c_in, m)
+    form = cpu_conv.ALGORITHMS[name], name.endswith("_amx")
+    floats = lib.winograd_floats(c_out, c_in, *form)
     # As many copies as a network has weights: in turn, so that they come from memory.
     kept = [cpu_memory.empty((floats,)) for _ in range(max(1, WEIGHTS_BYTES // (4 * floats)))]
     for u in kept:
-        lib.winograd_weights(w.data_ptr(), u.data_ptr(), c_out, c_in, False, m, threads)
+        lib.winograd_weights(w.data_ptr(), u.data_ptr(), c_out, c_in, False, *form, threads)
     turn = itertools.cycle(kept)
-    how = (m, cpu_conv.tiles_a_task(tiles, c_in, c_out), cpu_conv.Algorithm.outputs, threads)
+    task = cpu_conv.a_task(name, cpu_conv.tiles_of(name, n, side, side), c_in, c_out)
+    how = (*form, *task, threads)
     return lambda: lib.conv3x3_winograd(
         x.data_ptr(), w.data_ptr(), next(turn).data_ptr(), 0, y.data_ptr(), 0, *sizes, *how
     )
@@ -109,7 +110,9 @@ def main() -> None:
     for op, make in (("fprop", fprop), ("wgrad", wgrad)):
         for c_in, c_out in PAIRS:
             row: dict[str, object] = {"c_in": c_in, "c_out": c_out}
-            for name in cpu_conv.ALGORITHMS:
+            for name in cpu_conv.here():
+                if op == "wgrad" and name.endswith("_amx"):
+                    continue
                 row[name] = line(make, name, c_in, c_out)
             found[op].append(row)
             print(isa, op, row, flush=True)

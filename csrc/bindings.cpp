@@ -23,6 +23,8 @@ using vggfast::Gradient;
 using vggfast::Pointer;
 using vggfast::PoolShape;
 using vggfast::require;
+using vggfast::Tiling;
+using vggfast::WinogradForm;
 
 namespace {
 
@@ -54,37 +56,42 @@ void conv3x3_dgrad(Pointer dz, Pointer w, Pointer dx, long n, long h, long width
   finish(k.conv3x3_dgrad(floats(dz), floats(w), floats(dx), s, threads));
 }
 
-ConvShape winograd_shape(ConvShape s, int m, long tiles) {
+WinogradForm winograd_form(int m, bool split) {
   require(m == 2 || m == 4 || m == 6, "m: 2, 4 or 6");
+  require(!split || kernels().splits, "split: needs AMX");
+  return {m, split};
+}
+
+Tiling winograd_tiling(int m, bool split, long tiles, long outputs) {
   require(tiles >= 1, "tiles: at least 1");
-  return s;
+  return {winograd_form(m, split), tiles, outputs};
 }
 
-long winograd_floats(long outs, long ins, int m) {
+long winograd_floats(long outs, long ins, int m, bool split) {
   require(outs >= 1 && ins >= 1, "a dimension is out of range");
-  require(m == 2 || m == 4 || m == 6, "m: 2, 4 or 6");
-  return kernels().winograd_floats(outs, ins, m);
+  return kernels().winograd_floats(outs, ins, winograd_form(m, split));
 }
 
-void winograd_weights(Pointer w, Pointer u, long c_out, long c_in, bool rotated, int m,
+void winograd_weights(Pointer w, Pointer u, long c_out, long c_in, bool rotated, int m, bool split,
                       int threads) {
-  const ConvShape s = winograd_shape(vggfast::conv_shape(1, 1, 1, c_in, c_out, threads), m, 1);
+  const ConvShape s = vggfast::conv_shape(1, 1, 1, c_in, c_out, threads);
+  const WinogradForm form = winograd_form(m, split);
   require(w && u, "w and u must not be null");
   const CpuKernels& k = kernels();
   py::gil_scoped_release release;
-  finish(k.winograd_weights(floats(w), floats(u), s.c_out, s.c_in, rotated, m, threads));
+  finish(k.winograd_weights(floats(w), floats(u), s.c_out, s.c_in, rotated, form, threads));
 }
 
 void conv3x3_winograd(Pointer x, Pointer w, Pointer u, Pointer b, Pointer y, Pointer argmax, long n,
                       long h, long width, long c_in, long c_out, bool relu, bool pool, int m,
-                      long tiles, long outputs, int threads) {
-  const ConvShape s =
-      winograd_shape(vggfast::conv_shape(n, h, width, c_in, c_out, threads), m, tiles);
+                      bool split, long tiles, long outputs, int threads) {
+  const ConvShape s = vggfast::conv_shape(n, h, width, c_in, c_out, threads);
+  const Tiling tiling = winograd_tiling(m, split, tiles, outputs);
   require(x && w && y, "x, w and y must not be null");
   const CpuKernels& k = kernels();
   py::gil_scoped_release release;
   finish(k.conv3x3_winograd(floats(x), floats(w), floats(u), floats(b), floats(y), bytes(argmax), s,
-                            relu, pool, {m, tiles, outputs}, threads));
+                            relu, pool, tiling, threads));
 }
 
 // dz itself (y and argmax null), or what it is made from.
@@ -96,15 +103,14 @@ Gradient gradient(Pointer grad, Pointer y, Pointer argmax, ConvShape s) {
 
 void conv3x3_dgrad_winograd(Pointer grad, Pointer y, Pointer argmax, Pointer w, Pointer u,
                             Pointer dx, long n, long h, long width, long c_in, long c_out, int m,
-                            long tiles, long outputs, int threads) {
-  const ConvShape s =
-      winograd_shape(vggfast::conv_shape(n, h, width, c_in, c_out, threads), m, tiles);
+                            bool split, long tiles, long outputs, int threads) {
+  const ConvShape s = vggfast::conv_shape(n, h, width, c_in, c_out, threads);
+  const Tiling tiling = winograd_tiling(m, split, tiles, outputs);
   const Gradient dz = gradient(grad, y, argmax, s);
   require(w && dx, "w and dx must not be null");
   const CpuKernels& k = kernels();
   py::gil_scoped_release release;
-  finish(k.conv3x3_dgrad_winograd(dz, floats(w), floats(u), floats(dx), s, {m, tiles, outputs},
-                                  threads));
+  finish(k.conv3x3_dgrad_winograd(dz, floats(w), floats(u), floats(dx), s, tiling, threads));
 }
 
 void conv3x3_wgrad(Pointer x, Pointer dz, Pointer dw, long n, long h, long width, long c_in,
@@ -119,8 +125,8 @@ void conv3x3_wgrad(Pointer x, Pointer dz, Pointer dw, long n, long h, long width
 void conv3x3_wgrad_winograd(Pointer x, Pointer grad, Pointer y, Pointer argmax, Pointer dw, long n,
                             long h, long width, long c_in, long c_out, int m, long chunk,
                             int threads) {
-  const ConvShape s =
-      winograd_shape(vggfast::conv_shape(n, h, width, c_in, c_out, threads), m, chunk);
+  const ConvShape s = vggfast::conv_shape(n, h, width, c_in, c_out, threads);
+  winograd_tiling(m, false, chunk, 0);
   const Gradient dz = gradient(grad, y, argmax, s);
   require(x && dw && n >= 1, "x and dw must not be null, N at least 1");
   const CpuKernels& k = kernels();
@@ -215,6 +221,7 @@ uint64_t fingerprint(Pointer p, long count) {
 py::dict build_config() {
   py::dict config;
   config["cpu_isa"] = kernels().isa;
+  config["cpu_splits"] = kernels().splits;
   const char* why = nullptr;
   const char* bf16 = vggfast::bf16_isa(&why);
   config["bf16_isa"] = bf16 == nullptr ? py::object(py::none()) : py::str(bf16);
@@ -268,17 +275,18 @@ PYBIND11_MODULE(_native, m) {
   m.def("memory_clear", &vggfast::memory_clear, "Returns that memory to the system.");
   m.def("end_threads", &vggfast::end_threads, "Before a fork: csrc/cpu/threads.h.");
   m.def("fingerprint", &fingerprint, py::arg("p"), py::arg("count"));
-  m.def("winograd_floats", &winograd_floats, py::arg("outs"), py::arg("ins"), py::arg("m"));
+  m.def("winograd_floats", &winograd_floats, py::arg("outs"), py::arg("ins"), py::arg("m"),
+        py::arg("split"));
   m.def("winograd_weights", &winograd_weights, py::arg("w"), py::arg("u"), py::arg("c_out"),
-        py::arg("c_in"), py::arg("rotated"), py::arg("m"), py::arg("threads"));
+        py::arg("c_in"), py::arg("rotated"), py::arg("m"), py::arg("split"), py::arg("threads"));
   m.def("conv3x3_winograd", &conv3x3_winograd, py::arg("x"), py::arg("w"), py::arg("u"),
         py::arg("b"), py::arg("y"), py::arg("argmax"), py::arg("n"), py::arg("h"), py::arg("width"),
         py::arg("c_in"), py::arg("c_out"), py::arg("relu"), py::arg("pool"), py::arg("m"),
-        py::arg("tiles"), py::arg("outputs"), py::arg("threads"));
+        py::arg("split"), py::arg("tiles"), py::arg("outputs"), py::arg("threads"));
   m.def("conv3x3_dgrad_winograd", &conv3x3_dgrad_winograd, py::arg("grad"), py::arg("y"),
         py::arg("argmax"), py::arg("w"), py::arg("u"), py::arg("dx"), py::arg("n"), py::arg("h"),
-        py::arg("width"), py::arg("c_in"), py::arg("c_out"), py::arg("m"), py::arg("tiles"),
-        py::arg("outputs"), py::arg("threads"));
+        py::arg("width"), py::arg("c_in"), py::arg("c_out"), py::arg("m"), py::arg("split"),
+        py::arg("tiles"), py::arg("outputs"), py::arg("threads"));
   m.def("conv3x3_wgrad", &conv3x3_wgrad, py::arg("x"), py::arg("dz"), py::arg("dw"), py::arg("n"),
         py::arg("h"), py::arg("width"), py::arg("c_in"), py::arg("c_out"), py::arg("threads"));
   m.def("conv3x3_wgrad_winograd", &conv3x3_wgrad_winograd, py::arg("x"), py::arg("grad"),

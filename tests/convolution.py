@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 from torch import Tensor
 
 from tests.tolerance import assert_close
 from vggfast import ops, reference
-from vggfast.backends import Call, select
+from vggfast.backends import Call, cpu_conv, select
 
 NAMES = ("y", "dx", "dw", "db")
+
+
+def force_algorithm(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Makes the cpu backend convolve by it; skips the test where this CPU's kernels lack it."""
+    if name not in ("auto", *cpu_conv.here()):
+        pytest.skip(f"this CPU has no {name}")
+    monkeypatch.setenv("VGGFAST_CPU_CONV", name)
 
 
 def check(

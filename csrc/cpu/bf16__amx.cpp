@@ -24,6 +24,7 @@ namespace {
 #include "cpu/bf16_strip.inc"
 #include "cpu/bf16_weights.inc"
 #include "cpu/bf16_ahead.h"
+#include "cpu/amx.h"
 #include "cpu/bf16_tile_amx.inc"
 #include "cpu/bf16_pool.inc"
 #include "cpu/bf16_conv.inc"

@@ -54,7 +54,7 @@ int candidates(Candidate* out) {
   int count = 0;
 #if defined(__x86_64__)
   __builtin_cpu_init();
-  out[count++] = {"amx", &kAvx512Kernels, &kAmxBf16Kernels, has_amx()};
+  out[count++] = {"amx", &kAmxKernels, &kAmxBf16Kernels, has_amx()};
   out[count++] = {"avx512bf16", &kAvx512Kernels, &kAvx512Bf16Kernels, has_avx512_bf16()};
   out[count++] = {"avx512", &kAvx512Kernels, nullptr, has_avx512()};
   out[count++] = {"avx2", &kAvx2Kernels, nullptr,

@@ -28,10 +28,17 @@ struct Gradient {
   const uint8_t* argmax;
 };
 
-// Winograd F(m x m, 3 x 3) and how its work is cut: about `tiles` output tiles a task, of which
-// about `outputs` outputs are multiplied at a time.
-struct Tiling {
+// Winograd F(m x m, 3 x 3), m 2, 4 or 6; `split`: each float32 as three bfloat16 on AMX, which not
+// every kernel set has (CpuKernels::splits).
+struct WinogradForm {
   int m;
+  bool split;
+};
+
+// How its work is cut: about `tiles` output tiles a task, of which about `outputs` outputs are
+// multiplied at a time.
+struct Tiling {
+  WinogradForm form;
   long tiles;
   long outputs;
 };
@@ -39,19 +46,20 @@ struct Tiling {
 // Every function returns false if scratch memory cannot be had; nothing is written then.
 struct CpuKernels {
   const char* isa;
+  bool splits;  // whether WinogradForm::split is served
 
   // y = pool?(relu?(conv(x, w) + b)); b may be null; argmax is null unless it is wanted.
   bool (*conv3x3)(const float* x, const float* w, const float* b, float* y, uint8_t* argmax,
                   ConvShape s, bool relu, bool pool, int threads);
   // dx (N, H, W, C_in) from dz (N, H, W, C_out).
   bool (*conv3x3_dgrad)(const float* dz, const float* w, float* dx, ConvShape s, int threads);
-  // The same two by Winograd F(m x m, 3 x 3), m 2, 4 or 6: transformed weights `u` hold
-  // winograd_floats(outputs, inputs, m) floats, made by winograd_weights from w or, for dgrad,
+  // The same two by Winograd: transformed weights `u` hold
+  // winograd_floats(outputs, inputs, form) floats, made by winograd_weights from w or, for dgrad,
   // from w rotated (then inputs are C_out); null makes them for this call. The direct kernel
   // decides where a result is not finite.
-  long (*winograd_floats)(long outs, long ins, int m);
-  bool (*winograd_weights)(const float* w, float* u, long c_out, long c_in, bool rotated, int m,
-                           int threads);
+  long (*winograd_floats)(long outs, long ins, WinogradForm form);
+  bool (*winograd_weights)(const float* w, float* u, long c_out, long c_in, bool rotated,
+                           WinogradForm form, int threads);
   bool (*conv3x3_winograd)(const float* x, const float* w, const float* u, const float* b, float* y,
                            uint8_t* argmax, ConvShape s, bool relu, bool pool, Tiling tiling,
                            int threads);
@@ -87,6 +95,7 @@ extern const CpuKernels kScalarKernels;
 #if defined(__x86_64__)
 extern const CpuKernels kAvx2Kernels;
 extern const CpuKernels kAvx512Kernels;
+extern const CpuKernels kAmxKernels;
 #endif
 
 }  // namespace vggfast

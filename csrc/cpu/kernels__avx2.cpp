@@ -27,12 +27,15 @@ namespace {
 #include "cpu/winograd_tile.inc"
 #include "cpu/winograd_weights.inc"
 #include "cpu/winograd_fprop.inc"
+#include "cpu/winograd_fma.inc"
+#include "cpu/winograd_calls.inc"
 #include "cpu/wgrad.inc"
 #include "cpu/winograd_wgrad.inc"
 #include "cpu/linear.inc"
 }  // namespace
 
 const CpuKernels kAvx2Kernels = {"avx2",
+                                 false,
                                  conv3x3,
                                  conv3x3_dgrad,
                                  winograd_weights_floats,

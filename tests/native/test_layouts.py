@@ -11,16 +11,16 @@ import torch.nn.functional as F
 from torch import Tensor
 
 import vggfast
-from tests.convolution import check
+from tests.convolution import check, force_algorithm
 from tests.tolerance import assert_close
 from vggfast import ops, reference
 
 NAN = float("nan")
 
 
-@pytest.fixture(params=["direct", "f4", "f6"], autouse=True)
+@pytest.fixture(params=["direct", "f4", "f6", "f4_amx"], autouse=True)
 def algorithm(request, monkeypatch):
-    monkeypatch.setenv("VGGFAST_CPU_CONV", request.param)
+    force_algorithm(request.param, monkeypatch)
     return request.param
 
 

@@ -11,15 +11,16 @@ import sys
 import pytest
 import torch
 
+from tests.convolution import force_algorithm
 from vggfast import ops, reference
 from vggfast.backends import cpu, cpu_conv, cpu_memory, cpu_weights
 from vggfast.backends.cpu_conv import WORST, Cost, Entry, choose, choose_wgrad
 from vggfast.errors import InputError
 
 
-@pytest.fixture(params=["f2", "f4", "f6"])
+@pytest.fixture(params=[name for name in cpu_conv.ALGORITHMS if name != "direct"])
 def algorithm(request, monkeypatch):
-    monkeypatch.setenv("VGGFAST_CPU_CONV", request.param)
+    force_algorithm(request.param, monkeypatch)
     return request.param
 
 
@@ -142,7 +143,10 @@ torch.manual_seed(0)
 p = torch.Tensor.data_ptr
 shapes = [(2, 9, 13, 19, 37), (1, 2, 3, 16, 1), (1, 12, 12, 3, 50), (2, 7, 16, 33, 66)]
 shapes.append((1, 14, 15, 5, 263))
-for (n, h, w, c_in, c_out), m, relu in itertools.product(shapes, (2, 4, 6), (False, True)):
+forms = [(2, False), (4, False), (6, False)]
+if lib.build_config()["cpu_splits"]:
+    forms += [(2, True), (4, True), (6, True)]
+for (n, h, w, c_in, c_out), form, relu in itertools.product(shapes, forms, (False, True)):
     sizes = n, h, w, c_in, c_out
     x, weight = torch.randn(n, h, w, c_in), torch.randn(c_out, c_in, 3, 3)
     grad, y = torch.randn(2, n, h // 2, w // 2, c_out).unbind()
@@ -157,8 +161,8 @@ for (n, h, w, c_in, c_out), m, relu in itertools.product(shapes, (2, 4, 6), (Fal
     dx = torch.full((2, n, h, w, c_in), float("nan"))
     dw = torch.full((2, *weight.shape), float("nan"))
     for i, given in enumerate([(p(dz), 0, 0), source]):
-        lib.conv3x3_dgrad_winograd(*given, p(weight), 0, p(dx[i]), *sizes, m, 28, 64, 2)
-        lib.conv3x3_wgrad_winograd(p(x), *given, p(dw[i]), *sizes, m, 448, 2)
+        lib.conv3x3_dgrad_winograd(*given, p(weight), 0, p(dx[i]), *sizes, *form, 28, 64, 2)
+        lib.conv3x3_wgrad_winograd(p(x), *given, p(dw[i]), *sizes, form[0], 448, 2)
     kept = (y <= 0).logical_not() if relu else torch.ones_like(y)
     code = argmax.repeat_interleave(4, -1)[..., :c_out] >> 2 * (torch.arange(c_out) % 4) & 3
     want = torch.zeros_like(dz)
@@ -167,11 +171,11 @@ for (n, h, w, c_in, c_out), m, relu in itertools.product(shapes, (2, 4, 6), (Fal
         window.copy_(torch.where((code == k) & kept.bool(), grad, 0))
     assert torch.equal(dz, want)
     for pair in (dx, dw, db):
-        assert torch.equal(*pair), (sizes, m, relu)
+        assert torch.equal(*pair), (sizes, form, relu)
 """
 
 
-@pytest.mark.parametrize("isa", ["scalar", "avx2", "avx512"])
+@pytest.mark.parametrize("isa", ["scalar", "avx2", "avx512", "amx"])
 def test_a_pooled_gradient_gives_what_its_dz_gives(isa):
     """Bit for bit: odd maps, channels that fill no vector and no byte of codes, zeros and NaNs."""
     done = subprocess.run(
@@ -270,6 +274,14 @@ def test_inference_tensors_have_no_version(algorithm):
     assert cpu_weights.kept_bytes() == 0
 
 
+def test_an_algorithm_of_another_cpu_is_an_error(monkeypatch):
+    if "f4_amx" in cpu_conv.here():
+        pytest.skip("this CPU has AMX")
+    monkeypatch.setenv("VGGFAST_CPU_CONV", "f4_amx")
+    with pytest.raises(InputError, match="VGGFAST_CPU_CONV: got 'f4_amx', allowed are"):
+        ops.conv3x3(torch.randn(1, 16, 8, 8), torch.randn(16, 16, 3, 3), backend="cpu")
+
+
 def test_an_unknown_algorithm_is_an_error(monkeypatch):
     monkeypatch.setenv("VGGFAST_CPU_CONV", "fft")
     with pytest.raises(
@@ -303,7 +315,7 @@ def test_the_choice_is_the_tables(monkeypatch):
         cpu_conv.clear_cache()
 
 
-@pytest.mark.parametrize("isa", ["avx512", "avx2"])
+@pytest.mark.parametrize("isa", ["amx", "avx512", "avx2"])
 def test_the_table_is_whole(isa):
     """Every pass and algorithm of every pair of VGG's channels has a cost that can be."""
     measured = json.loads(cpu_conv.TABLE.read_text())["isa"][isa]
@@ -311,7 +323,8 @@ def test_the_table_is_whole(isa):
         pairs = {(e["c_in"], e["c_out"]) for e in measured[op]}
         assert pairs >= {(64, 64), (64, 128), (128, 128), (256, 256), (256, 512), (512, 512)}
         for entry in measured[op]:
-            for name in cpu_conv.ALGORITHMS:
+            amx = isa == "amx" and op == "fprop"
+            for name in [a for a in cpu_conv.ALGORITHMS if amx or not a.endswith("_amx")]:
                 fixed, each = entry[name]
                 assert 0 <= fixed < 0.1
                 assert 0 < each < 1e-2

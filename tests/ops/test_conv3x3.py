@@ -7,13 +7,14 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.convolution import check
+from tests.convolution import check, force_algorithm
 from tests.tolerance import assert_close
 from vggfast import backends, ops, reference
+from vggfast.backends import cpu_conv
 from vggfast.configs import conv_layers
 
 BACKENDS = ("eager", "cpu")
-ALGORITHMS = ("direct", "f2", "f4", "f6")  # of the cpu backend
+ALGORITHMS = tuple(cpu_conv.ALGORITHMS)  # of the cpu backend
 # (N, C_in, C_out, H, W): odd, edge and narrow maps, channels that fill no tile.
 SHAPES = [
     (1, 1, 1, 1, 1),
@@ -41,7 +42,7 @@ def _run(shape, relu, pool, bias, backend, seed=0):
 @pytest.fixture
 def algorithm(request, monkeypatch):
     """Forces an algorithm of the cpu backend."""
-    monkeypatch.setenv("VGGFAST_CPU_CONV", request.param)
+    force_algorithm(request.param, monkeypatch)
     return request.param
 
 
@@ -63,7 +64,7 @@ def test_result_and_gradients(shape, algorithm):
     _all_forms(shape, "cpu")
 
 
-@pytest.mark.parametrize("algorithm", ["auto", "f2", "f4", "f6"], indirect=True)
+@pytest.mark.parametrize("algorithm", ["auto", *ALGORITHMS[1:]], indirect=True)
 @pytest.mark.parametrize("layer", conv_layers("D", 28), ids=lambda layer: layer.name)
 def test_layers_of_the_network(layer, algorithm):
     """Real channel counts of VGG-D, on maps of a 28-pixel image."""

@@ -84,10 +84,10 @@ class CpuBackend(Backend):
                 *sizes, threads,
             )  # fmt: skip
         else:
-            u = cpu_weights.transformed(w, how.m, False, threads)
+            u = cpu_weights.transformed(w, how.m, how.split, False, threads)
             lib.conv3x3_winograd(
                 x.data_ptr(), w.data_ptr(), pointer(u), pointer(b), y.data_ptr(),
-                pointer(argmax), *sizes, how.m, how.tiles, how.outputs, threads,
+                pointer(argmax), *sizes, how.m, how.split, how.tiles, how.outputs, threads,
             )  # fmt: skip
         return y, argmax
 
@@ -205,10 +205,10 @@ def _dgrad(how: Algorithm, dz: _Gradient, w: Tensor, sizes: _Sizes) -> Tensor:
     if how.m == 0:
         lib.conv3x3_dgrad(dz.grad.data_ptr(), w.data_ptr(), dx.data_ptr(), *sizes, threads)
     else:
-        u = cpu_weights.transformed(w, how.m, True, threads)
+        u = cpu_weights.transformed(w, how.m, how.split, True, threads)
         lib.conv3x3_dgrad_winograd(
             *dz.pointers(), w.data_ptr(), pointer(u), dx.data_ptr(),
-            *sizes, how.m, how.tiles, how.outputs, threads,
+            *sizes, how.m, how.split, how.tiles, how.outputs, threads,
         )  # fmt: skip
     return dx
 

@@ -1,7 +1,8 @@
 """Which algorithm the CPU kernels convolve with, by shape alone, and how far each rounds.
 
 ``direct`` is an implicit GEMM, ``f2``, ``f4`` and ``f6`` are Winograd F(2x2, 3x3) to F(6x6, 3x3),
-which need 2.25, 4 and 5 times fewer multiplications. ``with exact():`` keeps to ``direct``;
+which need 2.25, 4 and 5 times fewer multiplications. ``f2_amx``, ``f4_amx`` and ``f6_amx`` are the
+same with each float32 as three bfloat16 on AMX, where the CPU has it. ``with exact():`` keeps to ``direct``;
 ``VGGFAST_CPU_CONV`` forces any of them; the default, ``auto``, takes the one that the table
 ``cpu_conv.json``, measured by ``bench/tune_cpu.py``, predicts to be the fastest.
 """
@@ -22,7 +23,7 @@ from vggfast.backends import native
 from vggfast.errors import InputError
 
 # Outputs of a tile along each side; a direct convolution counts pixels.
-ALGORITHMS = {"direct": 1, "f2": 2, "f4": 4, "f6": 6}
+ALGORITHMS = {"direct": 1, "f2": 2, "f4": 4, "f6": 6, "f2_amx": 2, "f4_amx": 4, "f6_amx": 6}
 TABLE = Path(__file__).with_name("cpu_conv.json")
 LEAST_CHANNELS = 16  # with fewer, the transforms cost more than the multiplications they save
 
@@ -31,6 +32,9 @@ LEAST_CHANNELS = 16  # with fewer, the transforms cost more than the multiplicat
 ERROR = {"direct": 0.0, "f2": 6e-7, "f4": 2e-6, "f6": 8e-6}
 # For any inputs: the error of an element in units of u * max |x| * sum |w|.
 WORST = {"f2": 16.0, "f4": 161.0, "f6": 1833.0}
+# On AMX no more: what the products leave out is less than an FMA chain rounds away.
+for _stated in (ERROR, WORST):
+    _stated.update({f"{name}_amx": _stated[name] for name in ("f2", "f4", "f6")})
 
 _exact: ContextVar[bool] = ContextVar("vggfast_exact", default=False)
 
@@ -43,6 +47,11 @@ class Algorithm:
     m: int = 0
     tiles: int = 0
     outputs: int = 64
+
+    @property
+    def split(self) -> bool:
+        """Whether its products are made of bfloat16 on AMX."""
+        return self.name.endswith("_amx")
 
 
 @dataclass(frozen=True)
@@ -93,12 +102,13 @@ def choose(n: int, h: int, w: int, c_in: int, c_out: int, pool: bool = False) ->
         InputError: ``VGGFAST_CPU_CONV`` names none.
     """
     name = _forced() or _fastest("fprop", n, h, w, c_in, c_out, pool)
-    return _algorithm(name, tiles_a_task(tiles_of(name, n, h, w), c_in, c_out))
+    return _algorithm(name, *a_task(name, tiles_of(name, n, h, w), c_in, c_out))
 
 
 def choose_wgrad(n: int, h: int, w: int, c_in: int, c_out: int) -> Algorithm:
     """The same for the weights' gradient; ``tiles`` are those of a chunk."""
-    return _algorithm(_forced() or _fastest("wgrad", n, h, w, c_in, c_out, False), 448)
+    name = (_forced() or _fastest("wgrad", n, h, w, c_in, c_out, False)).removesuffix("_amx")
+    return _algorithm(name, 448, 0)
 
 
 def tiles_of(name: str, n: int, h: int, w: int) -> int:
@@ -107,25 +117,39 @@ def tiles_of(name: str, n: int, h: int, w: int) -> int:
     return n * -(-h // m) * -(-w // m)
 
 
-def tiles_a_task(tiles: int, c_in: int, c_out: int) -> int:
-    """How many of a convolution's tiles a thread takes at a time.
+def a_task(name: str, tiles: int, c_in: int, c_out: int) -> tuple[int, int]:
+    """How many of a convolution's tiles a thread takes at a time, and how many outputs of these.
 
     28 are two register tiles of AVX-512, and their transforms fit in the second cache level. A
     small map with many weights is cut in fewer pieces: each reads all the weights from memory.
+    AMX multiplies so fast that the weights' way from the third cache level is what takes time from
+    128 channels on: more tiles share them, though they then come from there themselves.
     """
-    return 64 if tiles <= 256 and c_in * c_out >= 256 * 512 else 28
+    if not name.endswith("_amx"):
+        return (64 if tiles <= 256 and c_in * c_out >= 256 * 512 else 28), 64
+    if tiles <= 256:
+        return 64, 128
+    return (32 if c_in <= 64 else 96 if c_in <= 128 else 128), 256
 
 
-def _algorithm(name: str, tiles: int) -> Algorithm:
-    return Algorithm(name) if name == "direct" else Algorithm(name, ALGORITHMS[name], tiles)
+def _algorithm(name: str, tiles: int, outputs: int) -> Algorithm:
+    if name == "direct":
+        return Algorithm(name)
+    return Algorithm(name, ALGORITHMS[name], tiles, outputs)
+
+
+def here() -> list[str]:
+    """The algorithms that the kernels of this CPU have."""
+    splits = native.module().build_config()["cpu_splits"]
+    return [name for name in ALGORITHMS if splits or not name.endswith("_amx")]
 
 
 def _forced() -> str | None:
     if _exact.get():
         return "direct"
     forced = os.environ.get("VGGFAST_CPU_CONV", "auto")
-    if forced not in ("auto", *ALGORITHMS):
-        allowed = ", ".join(("auto", *ALGORITHMS))
+    if forced not in ("auto", *here()):
+        allowed = ", ".join(("auto", *here()))
         raise InputError(f"VGGFAST_CPU_CONV: got {forced!r}, allowed are {allowed}")
     return None if forced == "auto" else forced
 
@@ -155,6 +179,7 @@ def table() -> dict[str, list[Entry]]:
     """The entries of each pass for this machine's instruction set."""
     isa = native.module().build_config()["cpu_isa"]
     measured = json.loads(TABLE.read_text())["isa"]
+    # The portable kernels are not measured: what pays on AVX2 is taken to pay there.
     return {
         op: [
             Entry(e["c_in"], e["c_out"], {k: Cost(*e[k]) for k in ALGORITHMS if k in e})

@@ -29,7 +29,7 @@ class _Entry:
     made: Tensor | None  # None: seen once
 
 
-_Form = tuple[str, int, bool] | tuple[str]  # what is made of the weights
+_Form = tuple[str, int, bool, bool] | tuple[str]  # what is made of the weights
 _Key = tuple[int, int, tuple[int, ...], _Form]
 _entries: dict[_Key, _Entry] = {}
 _lock = threading.Lock()
@@ -39,18 +39,20 @@ if hasattr(os, "register_at_fork"):  # a child must not find it locked by a thre
     )
 
 
-def transformed(w: Tensor, m: int, rotated: bool, threads: int) -> Tensor | None:
+def transformed(
+    w: Tensor, m: int, split: bool, rotated: bool, threads: int
+) -> Tensor | None:
     """``w`` (C_out, C_in, 3, 3) for F(m x m, 3 x 3), ``rotated`` for dgrad; or None: not kept."""
 
     def make() -> Tensor:
         lib = native.module()
         c_out, c_in = w.shape[:2]
-        size = lib.winograd_floats(*((c_in, c_out) if rotated else (c_out, c_in)), m)
+        size = lib.winograd_floats(*((c_in, c_out) if rotated else (c_out, c_in)), m, split)
         made = empty((size,))
-        lib.winograd_weights(w.data_ptr(), made.data_ptr(), c_out, c_in, rotated, m, threads)
+        lib.winograd_weights(w.data_ptr(), made.data_ptr(), c_out, c_in, rotated, m, split, threads)
         return made
 
-    return _kept(w, ("winograd", m, rotated), make)
+    return _kept(w, ("winograd", m, split, rotated), make)
 
 
 def packed_bf16(w: Tensor, threads: int) -> Tensor | None:
