@@ -170,6 +170,16 @@ void linear(Pointer x, Pointer w, Pointer b, Pointer y, long m, long k, long o, 
   finish(kernel.linear(floats(x), floats(w), floats(b), floats(y), m, k, o, relu, threads));
 }
 
+void linear_bf16_weights(Pointer x, Pointer w, Pointer b, Pointer y, long m, long k, long o,
+                         bool relu, int threads) {
+  vggfast::check_linear(m, k, o, threads);
+  require(x && w && y, "x, w and y must not be null");
+  const CpuKernels& kernel = kernels();
+  py::gil_scoped_release release;
+  finish(kernel.linear_bf16_weights(floats(x), vggfast::values(w), floats(b), floats(y), m, k, o,
+                                    relu, threads));
+}
+
 void linear_dgrad(Pointer grad, Pointer w, Pointer dx, long m, long k, long o, int threads) {
   vggfast::check_linear(m, k, o, threads);
   require(grad && w && dx, "grad, w and dx must not be null");
@@ -303,6 +313,9 @@ PYBIND11_MODULE(_native, m) {
         py::arg("threads"));
   m.def("linear", &linear, py::arg("x"), py::arg("w"), py::arg("b"), py::arg("y"), py::arg("m"),
         py::arg("k"), py::arg("o"), py::arg("relu"), py::arg("threads"));
+  m.def("linear_bf16_weights", &linear_bf16_weights, py::arg("x"), py::arg("w"), py::arg("b"),
+        py::arg("y"), py::arg("m"), py::arg("k"), py::arg("o"), py::arg("relu"),
+        py::arg("threads"));
   vggfast::bind_bf16(m);
   m.def("linear_dgrad", &linear_dgrad, py::arg("grad"), py::arg("w"), py::arg("dx"), py::arg("m"),
         py::arg("k"), py::arg("o"), py::arg("threads"));

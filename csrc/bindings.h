@@ -14,6 +14,8 @@ using Pointer = uintptr_t;  // what torch.Tensor.data_ptr() gives; 0 where a ten
 
 inline uint8_t* bytes(Pointer p) { return reinterpret_cast<uint8_t*>(p); }
 
+inline Bf16* values(Pointer p) { return reinterpret_cast<Bf16*>(p); }
+
 inline void require(bool condition, const char* message) {
   if (!condition) throw std::invalid_argument(message);
 }

@@ -7,8 +7,6 @@ namespace py = pybind11;
 namespace vggfast {
 namespace {
 
-Bf16* values(Pointer p) { return reinterpret_cast<Bf16*>(p); }
-
 const Bf16Kernels& kernels() {
   const char* why = nullptr;
   const Bf16Kernels* chosen = bf16_kernels(&why);

@@ -1,15 +1,13 @@
 // What a CPU kernel set offers in bfloat16. One table per ISA, beside the float32 ones of
 // kernels.h.
 //
-// Tensors are bfloat16 (as uint16_t) and dense, laid out as in kernels.h. Products are summed in
-// float32 over all taps and channels and rounded once, to nearest even, after bias and ReLU.
+// Tensors are bfloat16 and dense, laid out as in kernels.h. Products are summed in float32 over all
+// taps and channels and rounded once, to nearest even, after bias and ReLU.
 #pragma once
 
 #include "cpu/kernels.h"
 
 namespace vggfast {
-
-typedef uint16_t Bf16;
 
 // Every function returns false if scratch memory cannot be had; nothing is written then.
 struct Bf16Kernels {

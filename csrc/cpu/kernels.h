@@ -1,13 +1,16 @@
 // What a CPU kernel set offers. One table per ISA; dispatch.cpp picks one, once, by CPUID.
 //
-// All tensors are float32 and dense. Activations are NHWC; w and dw are (C_out, C_in, 3, 3);
-// argmax is laid out as common/argmax.h says. Null pointers mean "absent" where noted.
+// Tensors are dense and float32, but for weights where noted. Activations are NHWC; w and dw are
+// (C_out, C_in, 3, 3); argmax is laid out as common/argmax.h says. Null pointers mean "absent"
+// where noted.
 #pragma once
 
 #include <stddef.h>
 #include <stdint.h>
 
 namespace vggfast {
+
+typedef uint16_t Bf16;  // the upper half of a float32's bits
 
 // A 3x3 convolution with stride 1 and padding 1.
 struct ConvShape {
@@ -80,6 +83,9 @@ struct CpuKernels {
   // y (M, O) = relu?(x (M, K) w (O, K)^T + b); b may be null. For small M: w is read once.
   bool (*linear)(const float* x, const float* w, const float* b, float* y, long m, long k, long o,
                  bool relu, int threads);
+  // The same with w in bfloat16. Widened it is exact, so y is what linear gives for those values.
+  bool (*linear_bf16_weights)(const float* x, const Bf16* w, const float* b, float* y, long m,
+                              long k, long o, bool relu, int threads);
   // dx (M, K) and dw (O, K) from grad (M, O), the gradient before bias and ReLU.
   bool (*linear_dgrad)(const float* grad, const float* w, float* dx, long m, long k, long o,
                        int threads);

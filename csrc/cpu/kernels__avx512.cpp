@@ -47,7 +47,8 @@ const CpuKernels kAvx512Kernels = {"avx512",
                                    conv3x3_dz,
                                    maxpool2x2,
                                    maxpool2x2_backward,
-                                   linear,
+                                   linear<float>,
+                                   linear<Bf16>,
                                    linear_dgrad,
                                    linear_wgrad};
 

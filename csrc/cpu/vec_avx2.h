@@ -29,6 +29,16 @@ static inline __m256i v_lanes(long count) {
 static inline V v_load_part(const float* p, long count) {
   return _mm256_maskload_ps(p, v_lanes(count));
 }
+// The same of bfloat16, widened.
+static inline V v_load(const Bf16* p) {
+  const __m128i bits = _mm_loadu_si128(reinterpret_cast<const __m128i*>(p));
+  return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(bits), 16));
+}
+static inline V v_load_part(const Bf16* p, long count) {
+  Bf16 whole[VL] = {};
+  memcpy(whole, p, sizeof(Bf16) * static_cast<size_t>(count));
+  return v_load(whole);
+}
 static inline void v_store_part(float* p, V v, long count) {
   _mm256_maskstore_ps(p, v_lanes(count), v);
 }

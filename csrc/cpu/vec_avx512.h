@@ -27,6 +27,16 @@ static inline V v_fma(V a, V b, V c) { return _mm512_fmadd_ps(a, b, c); }
 static inline V v_load_part(const float* p, long count) {
   return _mm512_maskz_loadu_ps(static_cast<__mmask16>((1u << count) - 1), p);
 }
+// The same of bfloat16, widened.
+static inline V v_widened(__m256i bits) {
+  return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(bits), 16));
+}
+static inline V v_load(const Bf16* p) {
+  return v_widened(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));
+}
+static inline V v_load_part(const Bf16* p, long count) {
+  return v_widened(_mm256_maskz_loadu_epi16(static_cast<__mmask16>((1u << count) - 1), p));
+}
 static inline void v_store_part(float* p, V v, long count) {
   _mm512_mask_storeu_ps(p, static_cast<__mmask16>((1u << count) - 1), v);
 }

@@ -18,6 +18,14 @@ static inline V v_mul(V a, V b) { return a * b; }
 static inline V v_fma(V a, V b, V c) { return a * b + c; }
 // The first `count` lanes; the others load as zero.
 static inline V v_load_part(const float* p, long count) { return count > 0 ? *p : 0.0f; }
+// The same of bfloat16, widened.
+static inline V v_load(const Bf16* p) {
+  const uint32_t bits = static_cast<uint32_t>(*p) << 16;
+  float f;
+  memcpy(&f, &bits, sizeof(f));
+  return f;
+}
+static inline V v_load_part(const Bf16* p, long count) { return count > 0 ? v_load(p) : 0.0f; }
 static inline void v_store_part(float* p, V v, long count) {
   if (count > 0) *p = v;
 }
