@@ -29,11 +29,12 @@ from vggfast.models import (
     vgg19,
     vgg19_bn,
 )  # fmt: skip
+from vggfast.nn import store_weights
 
 __version__ = "0.1.0"
 
 __all__ = [
-    "VGG", "BackendError", "InputError", "exact", "explain", "ops", "train", "vgg",
+    "VGG", "BackendError", "InputError", "exact", "explain", "ops", "store_weights", "train", "vgg",
     "vgg11", "vgg11_bn", "vgg13", "vgg13_bn", "vgg16", "vgg16_bn", "vgg19", "vgg19_bn",
 ]  # fmt: skip
 

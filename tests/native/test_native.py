@@ -53,6 +53,13 @@ for m, k, o in [(1, 33, 5), (11, 64, 9), (8, 100, 3)]:
     want = [exact, *torch.autograd.grad(exact, wide, grad.double())]
     worst = max([worst, *(reference.errors(a, b).rel for a, b in zip(got, want))])
 print("linear", worst)
+for m, k, o in [(1, 33, 5), (2, 1, 4), (3, 64, 9), (8, 100, 3), (20, 2100, 7), (5, 31, 1)]:
+    x, w, b = torch.randn(m, k), torch.randn(o, k).bfloat16(), torch.randn(o)
+    y = ops.linear(x, w, b, relu=True, backend="cpu")
+    assert torch.equal(y, ops.linear(x, w.float(), b, relu=True, backend="cpu")), (m, k, o)
+w[0, 17], x[2, 3] = float("inf"), float("nan")
+y, z = ops.linear(x, w, backend="cpu"), torch.nn.functional.linear(x, w.float())
+torch.testing.assert_close(y, z, rtol=1e-5, atol=1e-5, equal_nan=True)
 """
 
 
@@ -175,6 +182,8 @@ def test_torch_and_the_extension_share_one_openmp_runtime():
         ("maxpool2x2", (1, 1, 0, 1, 1, 1, 1, 1)),
         ("conv3x3_wgrad", (1, 1, 1, 0, 1, 1, 1, 1, 1)),
         ("linear", (1, 0, 0, 1, 1, 1, 1, False, 1)),
+        ("linear_bf16_weights", (1, 0, 0, 1, 1, 1, 1, False, 1)),
+        ("linear_bf16_weights", (1, 1, 0, 1, 1, 0, 1, False, 1)),
         ("linear_dgrad", (1, 1, 1, 0, 1, 1, 1)),
         ("linear_wgrad", (1, 1, 1, 1, 1, 1, 0)),
     ],

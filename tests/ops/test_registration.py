@@ -32,6 +32,9 @@ CASES = {
     ),
     "conv1x1": lambda: (_leaf(2, 3, 4, 4), _leaf(5, 3, 1, 1), _leaf(5), True, None),
     "linear": lambda: (_leaf(3, 8), _leaf(5, 8), _leaf(5), True, None),
+    "linear stored": lambda: (
+        torch.randn(3, 8), torch.randn(5, 8).bfloat16(), torch.randn(5), True, None,
+    ),
     "lrn": lambda: (_leaf(2, 6, 3, 3), 5, 2.0, 1e-4, 0.75, None),
     "lrn_backward": lambda: (_map(2, 6, 3, 3), _map(2, 6, 3, 3), 5, 2.0, 1e-4, 0.75, None),
 }  # fmt: skip

@@ -12,14 +12,14 @@ from functools import lru_cache
 
 import torch
 
-from vggfast.backends.base import OPS, Backend, Call
+from vggfast.backends.base import OPS, WEIGHTS, Backend, Call
 from vggfast.backends.cpu import CpuBackend
 from vggfast.backends.cpu_conv import exact
 from vggfast.backends.eager import EagerBackend
 from vggfast.backends.triton import TritonBackend
 from vggfast.errors import BackendError, InputError
 
-__all__ = ["OPS", "Backend", "Call", "exact", "explain", "get", "names", "select"]
+__all__ = ["OPS", "WEIGHTS", "Backend", "Call", "exact", "explain", "get", "names", "select"]
 
 # Construction has no side effect: what a backend needs is loaded when it is first asked.
 _TABLE: dict[str, Backend] = {b.name: b for b in (EagerBackend(), CpuBackend(), TritonBackend())}
@@ -83,6 +83,7 @@ def explain(
     device: str | torch.device | None = None,
     dtype: torch.dtype = torch.float32,
     backend: str | None = None,
+    weights: str = "fp32",
 ) -> str:
     """A table of every op: the backend that serves it, what runs, and why the others do not.
 
@@ -90,19 +91,29 @@ def explain(
         device: device type to explain; by default a GPU if torch sees one, else the CPU.
         dtype: the dtype of the activations.
         backend: as in :func:`select`; by default the environment's choice.
+        weights: "bf16" for a model given to :func:`vggfast.store_weights`.
+
+    Raises:
+        InputError: no such ``weights``, or "bf16" with another dtype than float32.
     """
+    if weights not in WEIGHTS:
+        raise InputError(f"weights: got {weights!r}, allowed are {', '.join(WEIGHTS)}")
+    if weights != "fp32" and dtype is not torch.float32:
+        raise InputError(f"dtype: got {dtype} with weights={weights!r}, allowed is torch.float32")
     if device is None:
         device = "cuda" if torch.cuda.is_available() else "cpu"
     kind = torch.device(device).type
     forced = forced_name(backend)
     rows = [
-        f"backends for {kind}, {_dtype_name(dtype)}" + (f", forced: {forced}" if forced else "")
+        f"backends for {kind}, {_dtype_name(dtype)}"
+        + (f", FC weights stored in {weights}" if weights != "fp32" else "")
+        + (f", forced: {forced}" if forced else "")
     ]
     for op in OPS:
         call = Call(op, kind, dtype, c_in=64, c_out=64)
         try:
             chosen = select(call, backend)
-            rows.append(f"  {op:<11} {chosen.name:<7} {chosen.how(op, dtype)}")
+            rows.append(f"  {op:<11} {chosen.name:<7} {chosen.how(op, dtype, weights)}")
         except BackendError as error:
             chosen = None
             rows.append(f"  {op:<11} none    {error}")

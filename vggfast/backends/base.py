@@ -17,6 +17,15 @@ from torch import Tensor
 OPS = ("conv3x3", "maxpool2x2", "conv1x1", "lrn", "linear")
 
 
+# How the weights of FC layers may be stored in float32 inference.
+WEIGHTS = ("fp32", "bf16")
+
+
+def stored(op: str, weights: str) -> bool:
+    """Whether the weights of ``op`` are stored in bfloat16."""
+    return op == "linear" and weights == "bf16"
+
+
 @dataclass(frozen=True)
 class Call:
     """The facts of a call that decide which backend can serve it (no data, so it is cheap)."""
@@ -31,10 +40,10 @@ class Call:
 class Backend:
     """Base of all backends.
 
-    A kernel method gets checked, non-overlapping tensors of one dtype and device: activations in
-    channels_last memory, weights and biases contiguous. It returns new tensors, activations in
-    channels_last memory. What a backend does not override is served by torch's own library
-    (cuBLAS, oneDNN); ``how`` tells a reader which of the two it is.
+    A kernel method gets checked, non-overlapping tensors of one dtype (but for ``gemm``'s w) and
+    device: activations in channels_last memory, weights and biases contiguous. It returns new
+    tensors, activations in channels_last memory. What a backend does not override is served by
+    torch's own library (cuBLAS, oneDNN); ``how`` tells a reader which of the two it is.
     """
 
     name: str = ""
@@ -48,9 +57,13 @@ class Backend:
         """Why this backend cannot serve ``call``, or None if it can. Must be cheap."""
         raise NotImplementedError  # pragma: no cover - every backend overrides it
 
-    def how(self, op: str, dtype: torch.dtype = torch.float32) -> str:
-        """One phrase for ``explain``: what runs when this backend serves ``op``."""
-        return "own kernel" if op in self.own_ops else "torch's library kernel"
+    def how(self, op: str, dtype: torch.dtype = torch.float32, weights: str = "fp32") -> str:
+        """One phrase for ``explain``: what runs when this backend serves ``op``.
+
+        ``weights``: how FC layers store theirs, a key of ``WEIGHTS``.
+        """
+        kernel = "own kernel" if op in self.own_ops else "torch's library kernel"
+        return f"{kernel} (weights bf16, widened each time)" if stored(op, weights) else kernel
 
     def conv3x3_error(self, quantity: str, size: tuple[int, ...], c_out: int, pool: bool) -> float:
         """The relative rms error of a fast algorithm, beside that of plain sums in fp32.
@@ -94,8 +107,10 @@ class Backend:
     def gemm(self, x: Tensor, w: Tensor, b: Tensor | None, relu: bool) -> Tensor:
         """y = relu?(x w^T + b): x (M, K), w (O, K), b (O,) or None, y (M, O), all row-major.
 
-        Serves ``conv1x1`` and ``linear``, whose best kernel is the library's GEMM.
+        Serves ``conv1x1`` and ``linear``, whose best kernel is the library's GEMM. w may be
+        bfloat16 beside a float32 x; the result is that of its values in float32.
         """
+        w = w.to(x.dtype)
         y = torch.mm(x, w.t()) if b is None else torch.addmm(b, x, w.t())
         return y.relu_() if relu else y
 

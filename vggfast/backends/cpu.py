@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from vggfast.backends import cpu_bf16, cpu_conv, cpu_weights, native
-from vggfast.backends.base import Backend, Call
+from vggfast.backends.base import Backend, Call, stored
 from vggfast.backends.cpu_bf16 import pointer
 from vggfast.backends.cpu_conv import ERROR, Algorithm, choose, choose_wgrad
 from vggfast.backends.cpu_memory import empty, empty_map
@@ -44,9 +44,9 @@ class CpuBackend(Backend):
         name = str(call.dtype).removeprefix("torch.")
         return f"its kernels are float32 and bfloat16 only, not {name}"
 
-    def how(self, op: str, dtype: torch.dtype = torch.float32) -> str:
+    def how(self, op: str, dtype: torch.dtype = torch.float32, weights: str = "fp32") -> str:
         if op not in self.own_ops:
-            return super().how(op, dtype)
+            return super().how(op, dtype, weights)
         if dtype is torch.bfloat16:
             kernel = f"own {_config()['bf16_isa']} kernel"
             few = f" (batch <= {cpu_bf16.MOST_ROWS}, else torch's)" if op == "linear" else ""
@@ -56,6 +56,8 @@ class CpuBackend(Backend):
             return f"{kernel} ({cpu_conv.how()})"
         if op != "linear":
             return kernel
+        if stored(op, weights):
+            return f"{kernel} (weights bf16; batch <= {MOST_ROWS}, else widened for torch's)"
         return f"{kernel} (batch <= {MOST_ROWS}, backward <= {MOST_ROWS_BACKWARD}, else torch's)"
 
     def conv3x3_error(self, quantity: str, size: tuple[int, ...], c_out: int, pool: bool) -> float:
@@ -132,7 +134,8 @@ class CpuBackend(Backend):
             return super().gemm(x, w, b, relu)
         b = None if b is None else b.contiguous()
         y = empty((m, o))
-        native.module().linear(
+        lib = native.module()
+        (lib.linear if w.dtype is torch.float32 else lib.linear_bf16_weights)(
             x.data_ptr(), w.data_ptr(), pointer(b), y.data_ptr(), m, k, o, relu,
             torch.get_num_threads(),
         )  # fmt: skip

@@ -1,5 +1,6 @@
-"""Modules: a Sequential that serves runs of its children with fused ops."""
+"""Modules: a Sequential that serves runs of its children with fused ops; how weights are stored."""
 
 from vggfast.nn.sequential import FusedSequential
+from vggfast.nn.storage import store_weights
 
-__all__ = ["FusedSequential"]
+__all__ = ["FusedSequential", "store_weights"]

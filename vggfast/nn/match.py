@@ -5,6 +5,8 @@ from __future__ import annotations
 from torch import nn
 from torch.nn.modules import module as _module
 
+from vggfast.nn.bf16_linear import Bf16Linear
+
 
 def is_conv(m: nn.Module, kernel: int) -> bool:
     """A kernel x kernel convolution of stride 1 that keeps the map's size, without groups."""
@@ -54,7 +56,9 @@ def is_lrn(m: nn.Module) -> bool:
 
 
 def is_linear(m: nn.Module) -> bool:
-    return type(m) is nn.Linear and not hooked(m)
+    """An FC layer. One of two dtypes is torch's (an error there), unless it was asked for."""
+    plain = type(m) is nn.Linear and (m.bias is None or m.bias.dtype == m.weight.dtype)
+    return (plain or type(m) is Bf16Linear) and not hooked(m)
 
 
 def hooked(m: nn.Module) -> bool:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from vggfast import ops
 from vggfast.nn import match
+from vggfast.nn.bf16_linear import Bf16Linear
 
 
 class FusedSequential(nn.Sequential):
@@ -61,6 +62,8 @@ class FusedSequential(nn.Sequential):
                 y = ops.lrn(x, m.size, m.k, m.alpha / m.size, m.beta, backend=self.backend)
                 return y, 1
         if x.dim() == 2 and match.is_linear(m):
+            if isinstance(m, Bf16Linear):
+                m.refuse_training()
             relu = match.is_relu(_at(children, i + 1))
             y = ops.linear(x, m.weight, m.bias, relu=relu, backend=self.backend)  # type: ignore[arg-type]
             return y, 1 + relu

@@ -44,8 +44,13 @@ def alike(x: Tensor, **others: Tensor | None) -> None:
             continue
         if value.dtype != x.dtype:
             raise InputError(f"{name}: got dtype {value.dtype}, allowed is {x.dtype}, as x has")
-        if value.device != x.device:
-            raise InputError(f"{name}: got device {value.device}, allowed is {x.device}, as x has")
+        beside(x, name, value)
+
+
+def beside(x: Tensor, name: str, value: Tensor) -> None:
+    """``value`` is on the device of ``x``."""
+    if value.device != x.device:
+        raise InputError(f"{name}: got device {value.device}, allowed is {x.device}, as x has")
 
 
 def shape(name: str, value: Tensor | None, wanted: tuple[int, ...], meaning: str) -> None:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from vggfast.backends import Call, select
+from vggfast.errors import InputError
 from vggfast.ops import _check
 from vggfast.ops._library import absent, ambient_dtype, define
 
@@ -21,9 +23,12 @@ def linear(
 ) -> Tensor:
     """Return relu?(x w^T + b), differentiable once.
 
+    Beside a float32 x, w may be bfloat16: stored in half the bytes, for inference. The products and
+    sums are those of its values in float32; there is no gradient then.
+
     Args:
         x: (N, F_in), N >= 0; float16, bfloat16, float32 or float64.
-        w: (F_out, F_in), dtype and device of x.
+        w: (F_out, F_in), dtype and device of x, or bfloat16 beside a float32 x.
         b: (F_out,) or None.
         relu: apply max(., 0); backward then keeps the output and no map before it.
         backend: name of the backend to force, or None for the automatic choice.
@@ -48,8 +53,17 @@ def _output_size(x: Tensor, w: Tensor, b: Tensor | None) -> tuple[int, int]:
     _check.rank("w", w, "(F_out, F_in)")
     _check.shape("w", w, (w.shape[0], x.shape[1]), f"(F_out, F_in = {x.shape[1]} of x)")
     _check.shape("b", b, (w.shape[0],), "(F_out of w,)")
-    _check.alike(x, w=w, b=b)
+    if _stored(x, w):
+        _check.beside(x, "w", w)
+        _check.alike(x, b=b)
+    else:
+        _check.alike(x, w=w, b=b)
     return x.shape[0], w.shape[0]
+
+
+def _stored(x: Tensor, w: Tensor) -> bool:
+    """Whether w is bfloat16 beside a float32 x."""
+    return x.dtype is torch.float32 and w.dtype is torch.bfloat16
 
 
 def _kernel(x: Tensor, w: Tensor, b: Tensor | None, relu: bool, backend: str | None) -> Tensor:
@@ -64,12 +78,20 @@ def _fake(x: Tensor, w: Tensor, b: Tensor | None, relu: bool, backend: str | Non
 
 def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
     x, w, _, relu, backend = inputs
+    ctx.stored = _stored(x, w)
+    if ctx.stored:
+        return
     x_needs, w_needs, _ = ctx.needs_input_grad[:3]
     ctx.backend = backend
     ctx.save_for_backward(x if w_needs else None, w if x_needs else None, output if relu else None)
 
 
 def _backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+    if ctx.stored:
+        raise InputError(
+            "w: got bfloat16 beside a float32 x in a backward pass, allowed is float32: weights "
+            "stored in bf16 are for inference"
+        )
     x, w, y = ctx.saved_tensors
     needs = list(ctx.needs_input_grad[:3])
     grads = _BACKWARD_OP(grad, x, w, y, needs, ctx.backend)
