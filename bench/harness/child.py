@@ -139,7 +139,10 @@ def _build(job: Job) -> _Step:
     o, training = job.options, job.kind == "training"
     model = networks.build(o)
     dtype = torch.float32 if training else o.dtype
-    model.to(dtype)
+    if training:
+        model.to(dtype)
+    else:
+        networks.inference_form(model, o)
     x = networks.images(job.batch, o, dtype)
     digest = sum(t.sum(dtype=torch.float64).item() for t in (x, *model.state_dict().values()))
     if job.side == OURS:

@@ -31,6 +31,12 @@ def parser(dtypes: Sequence[str]) -> argparse.ArgumentParser:
     )
     p.add_argument("--train-batch", help="images per training step (as said under --batch)")
     p.add_argument("--dtype", help=f"{', '.join(dtypes)} (CPU: fp32, GPU: bf16)")
+    p.add_argument(
+        "--weights",
+        help=f"how ours stores FC weights: {', '.join(backends.WEIGHTS)} (fp32). bf16 is for "
+        "inference in fp32 on a CPU: no training step is timed, and the baselines get the rounded "
+        "weights in fp32",
+    )
     p.add_argument("--backend", help=f"force one: auto, {', '.join(backends.names())} (auto)")
     p.add_argument("--exact", action="store_true", help="convolve by plain sums, without Winograd")
     p.add_argument("--device", help="cpu, cuda, cuda:N (a GPU if torch sees one)")

@@ -54,6 +54,8 @@ class Row:
 
 def passes(options: Options) -> tuple[str, ...]:
     """All three on a GPU or with --layers; else a CPU's minutes go to networks first."""
+    if options.stores_bf16:  # for inference
+        return PASSES[:1]
     return PASSES if options.on_gpu or options.layers_only else PASSES[:1]
 
 
@@ -81,7 +83,10 @@ def time_layer(
     """Time one pass of a layer at its real size."""
     layer = group.layer
     args = cases.inputs(layer, batch, layer.h, layer.w, options.dtype, options.device, options.seed)
-    ours = Contender(OURS, _work(cases.ours(layer, options.backend), args, kind))
+    mine = args
+    if options.stores_bf16 and layer.op == "linear":
+        mine = (args[0], args[1].bfloat16(), args[2])
+    ours = Contender(OURS, _work(cases.ours(layer, options.backend), mine, kind))
     contenders = [ours, *_baselines(layer, args, kind, options)]
     outcome = contest(contenders, clock, rounds, tick)
     if layer.op not in ("conv3x3", "conv1x1") and NHWC in outcome.times:

@@ -21,6 +21,7 @@ from harness.oracle import Oracle, oracle
 from harness.peers import Given, Peer, chosen
 from harness.peers.ready import prepare
 from harness.peers.torch_eager import laid_out, no_grad
+from vggfast import reference
 
 CLASSES = 1000
 Step = Callable[[], object]
@@ -94,10 +95,18 @@ def labels(batch: int, options: Options) -> Tensor:
 
 
 def given(model: vggfast.VGG, x: Tensor, options: Options) -> Given:
-    """What the peers of a job get."""
-    state = {k: v.detach() for k, v in model.state_dict().items()}
+    """What the peers of a job get: of weights stored in bfloat16 the same values in x's dtype."""
+    state = {k: v.detach().to(x.dtype) for k, v in model.state_dict().items()}
     patient = options.peers is not None
     return Given(options.net, options.crop, state, x, options.threads, patient)
+
+
+def inference_form(model: vggfast.VGG, options: Options) -> None:
+    """Give the model the run's dtype, or store its FC weights as the run does."""
+    if options.stores_bf16:
+        vggfast.store_weights(model.eval(), options.weights)
+    else:
+        model.to(options.dtype)
 
 
 def ours(model: vggfast.VGG, x: Tensor) -> Callable[[], Tensor]:
@@ -107,10 +116,17 @@ def ours(model: vggfast.VGG, x: Tensor) -> Callable[[], Tensor]:
 
 def check(model: vggfast.VGG, batch: int, options: Options) -> tuple[Check, Oracle]:
     """Ours on the very call that will be timed; and what the peers will be held against."""
-    model.to(options.dtype)
+    inference_form(model, options)
     x = images(batch, options, options.dtype)
-    found = oracle(given(model, x, options).state, x, options)
+    found = oracle(model.state_dict(), x, options)
     return found.check(ours(model, x)(), batch, options.size), found
+
+
+def rounding(batch: int, options: Options, known: Oracle) -> float:
+    """How far rounding the weights moves the logits in float64; ``known`` is of the rounded ones."""
+    x = images(batch, options, options.dtype)
+    exact = oracle(build(options).state_dict(), x, options)
+    return reference.errors(known.logits, exact.logits).rel
 
 
 def infer(
@@ -124,7 +140,7 @@ def infer(
     known: Oracle,
 ) -> NetworkResult:
     """Time inference in the run's dtype; ``compiled`` says why torch.compile is left out, if so."""
-    model.to(options.dtype)
+    inference_form(model, options)
     x = images(batch, options, options.dtype)
     peers = chosen(options.peers, on_gpu=options.on_gpu)
     found = prepare(

@@ -171,6 +171,20 @@ def check_small(group: Group, options: Options) -> list[Check]:
     return found
 
 
+def check_stored(group: Group, options: Options) -> list[Check]:
+    """y of an FC layer whose weights are stored in bfloat16, against float64 of these weights."""
+    layer = small(group.layer)
+    x, w, b = cases.inputs(layer, 3, 1, 1, options.dtype, options.device, options.seed + 3)
+    w = w.bfloat16()
+    with poisoned(), torch.no_grad():
+        y = cases.ours(layer, options.backend)(x, w, b)
+    ref = cases.oracle(layer)(x.double(), w.double(), b.double())
+    baseline = reference.errors(cases.plain(layer)(x, w.float(), b), ref).rel
+    bound = ALLOWED * finite(baseline) + rounding_term(options.dtype, layer.c_in)
+    case = f"{tuple(x.shape)}, weights stored in bf16, against float64"
+    return [Check(group.name, case, "y", reference.errors(y, ref), baseline, bound)]
+
+
 def check_real(group: Group, options: Options, seen: list[Check]) -> list[Check]:
     """y and every gradient on the layer's real map against plain torch of the same dtype.
 

@@ -22,6 +22,7 @@ SMALLEST_SIZE = configs.DOWNSAMPLING  # five 2x2 pools leave one pixel
 class Options:
     """What to run. ``batches`` are for inference; ``train_batch`` 0 means no training.
 
+    ``weights``: how ours stores those of FC layers; "bf16" means inference alone.
     ``peers``: keys of those asked for, or None for torch's own within the time there is.
     """
 
@@ -42,6 +43,16 @@ class Options:
     peers: tuple[str, ...] | None = None
     memory: bool = False
     compare: tuple[str, ...] = ()
+    weights: str = "fp32"
+
+    @property
+    def stores_bf16(self) -> bool:
+        return self.weights == "bf16"
+
+    @property
+    def dtype_told(self) -> str:
+        """For titles: the dtype, and the weights that ours stores in another."""
+        return self.dtype_name + (", vggfast's FC weights bf16" if self.stores_bf16 else "")
 
     @property
     def dtype(self) -> torch.dtype:
@@ -76,6 +87,7 @@ def parse(argv: Sequence[str]) -> Options:
     device = _device(given.device)
     gpu = device.type == "cuda"
     dtype_name = _one_of("--dtype", given.dtype or ("bf16" if gpu else "fp32"), tuple(DTYPES))
+    weights = _one_of("--weights", given.weights or "fp32", backends.WEIGHTS)
     batches = _batches(given.batch, gpu, given.quick)
     train_batch = _number("--train-batch", given.train_batch, 1, 65536) or (
         max(batches) if given.batch else _default_train_batch(gpu, given.quick)
@@ -85,7 +97,7 @@ def parse(argv: Sequence[str]) -> Options:
     options = Options(
         net=net,
         batches=batches,
-        train_batch=train_batch if given.train and not given.layers else 0,
+        train_batch=train_batch if given.train and not given.layers and weights == "fp32" else 0,
         dtype_name=dtype_name,
         device=device,
         backend=None if given.backend in (None, "auto") else given.backend,
@@ -100,7 +112,10 @@ def parse(argv: Sequence[str]) -> Options:
         peers=_peers(given.peers, gpu),
         memory=given.memory or (given.peers == "all" and not gpu),
         compare=_several("--compare", given.compare, flags.COMPARISONS) if given.compare else (),
+        weights=weights,
     )
+    if options.stores_bf16:
+        _check_weights(options, given.train_batch)
     _check_extras(options)
     _check_backend(options)
     _check_writable(options.out)  # last: bad input elsewhere leaves no folder behind
@@ -127,6 +142,21 @@ def _peers(text: str | None, gpu: bool) -> tuple[str, ...] | None:
         return _several("--peers", text, peers.KEYS)
     except InputError as error:
         raise InputError(str(error).replace("allowed are", "allowed are all, none,")) from error
+
+
+def _check_weights(options: Options, train_batch: str | None) -> None:
+    """Weights stored in bfloat16 are for inference in fp32 on a CPU."""
+    if options.on_gpu:
+        raise InputError("--device: got 'cuda' with --weights bf16, allowed is cpu")
+    if options.dtype_name != "fp32":
+        raise InputError(
+            f"--dtype: got {options.dtype_name!r} with --weights bf16, allowed is fp32"
+        )
+    if train_batch is not None:
+        raise InputError(
+            f"--train-batch: got {train_batch!r} with --weights bf16, allowed is none: nothing is "
+            "trained then"
+        )
 
 
 def _check_extras(options: Options) -> None:

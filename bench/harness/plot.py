@@ -34,7 +34,7 @@ def write_png(record: Record, path: Path) -> None:
     axes = figure.subplots(max(1, len(panels)), squeeze=False)[:, 0]
     o = record.options
     figure.suptitle(
-        f"VGG-{o.net}, {o.size}x{o.size}, {o.dtype_name}, {_device(record)}, {record.commit}"
+        f"VGG-{o.net}, {o.size}x{o.size}, {o.dtype_told}, {_device(record)}, {record.commit}"
     )
     for ax, panel in zip(axes, panels, strict=False):
         if panel is None:

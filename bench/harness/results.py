@@ -34,6 +34,7 @@ class Record:
     backends: str  # vggfast.explain()
     same: str | None = None  # set where ours runs the baseline's own kernels
     checks: list[Check] = field(default_factory=list)
+    rounding: float | None = None  # how far storing the weights in bfloat16 moves the logits
     ceilings: Ceilings | None = None
     networks: list[NetworkResult] = field(default_factory=list)
     rows: list[Row] = field(default_factory=list)
@@ -74,6 +75,7 @@ class Record:
         device = "cpu" if not o.on_gpu else _slug(str(self.machine["device"]))
         date = self.started.strftime("%Y%m%d-%H%M%S")
         kind = [o.mode] * (o.mode != "full") + ["exact"] * o.exact
+        kind += [f"{o.weights}-weights"] * o.stores_bf16
         parts = [o.net, device, o.dtype_name, *kind, date]
         return "_".join(parts)
 
@@ -84,14 +86,15 @@ class Record:
             "date": self.started.isoformat(timespec="seconds"),
             "options": {
                 "net": o.net, "batch": list(o.batches), "train_batch": o.train_batch,
-                "dtype": o.dtype_name, "backend": o.backend or "auto", "exact": o.exact,
-                "device": str(o.device), "threads": o.threads, "mode": o.mode, "size": o.size,
-                "seed": o.seed,
+                "dtype": o.dtype_name, "weights": o.weights, "backend": o.backend or "auto",
+                "exact": o.exact, "device": str(o.device), "threads": o.threads, "mode": o.mode,
+                "size": o.size, "seed": o.seed,
             },
             "machine": self.machine, "versions": self.versions, "commit": self.commit,
             "backends": self.backends.splitlines(), "same_kernels": self.same,
             "numerics": {
                 "rule": RULE, "passed": all(k.passed for k in self.checks),
+                "rounding_of_weights": self.rounding,
                 "checks": [k.as_dict() for k in self.checks],
             },
             "ceilings": None if c is None else {

@@ -57,7 +57,7 @@ def run(options: Options, console: Console) -> list[Path]:
         machine.machine(options.device, options.threads),
         machine.versions(),
         machine.commit(),
-        vggfast.explain(options.device, options.dtype, options.backend),
+        vggfast.explain(options.device, options.dtype, options.backend, options.weights),
         _same_kernels(options),
     )
     console.print(tables.header(record), markup=False, highlight=False, soft_wrap=True)
@@ -94,11 +94,14 @@ class _Session:
         """All numerics, then the verdict."""
         started, checks = time.monotonic(), self.record.checks
         batches = () if self.options.layers_only else self.options.batches
-        with Steps(self.console, len(self.groups) + 1 + len(batches)) as steps:
+        weighs = self.options.stores_bf16 and len(batches) > 0
+        with Steps(self.console, len(self.groups) + 1 + len(batches) + weighs) as steps:
             for g in self.groups:
                 steps.begin(f"numerics {g.name}")
                 small = numerics.check_small(g, self.options)
                 checks += small
+                if self.options.stores_bf16 and g.layer.op == "linear":
+                    checks += numerics.check_stored(g, self.options)
                 # An FC layer has its real sums on the small map too, and gigabytes of weights here.
                 if g.layer.op != "linear" or not self.options.quick:
                     checks += numerics.check_real(g, self.options, small)
@@ -110,6 +113,11 @@ class _Session:
                 steps.begin(f"numerics, timed call, batch {b}")
                 self._check_timed_call(b)
                 steps.end()
+            if weighs and self.oracles:
+                steps.begin("what rounding the weights does")
+                b, known = next(iter(self.oracles.items()))
+                self.record.rounding = networks.rounding(b, self.options, known)
+                steps.end()
         self._settle()
         self.record.seconds["numerics"] = time.monotonic() - started
         self.console.print(tables.numerics(checks))
@@ -117,6 +125,8 @@ class _Session:
         if failed:
             raise NumericsError(failed)
         self.console.print(f"numerics: {len(checks)} checks passed")
+        if self.record.rounding is not None:
+            self.console.print(tables.rounding(self.record), highlight=False, soft_wrap=True)
 
     def _check_timed_call(self, batch: int) -> None:
         """Ours on the images it will be timed on; a batch that does not fit is said later."""
@@ -136,6 +146,9 @@ class _Session:
         runs += [("training", o.train_batch)] if o.train_batch else []
         jobs = [(b, kind, g) for b in layers.batches(o) for kind in layers.passes(o)
                 for g in self.groups if layers.applies(g, kind)]  # fmt: skip
+        if o.stores_bf16:
+            what = "dgrad and wgrad of layers" if o.layers_only else "training"
+            self.record.skipped.append((what, "--weights bf16 is for inference"))
         left_out = set(o.batches) - set(layers.batches(o))
         for b in sorted(left_out):
             self.record.skipped.append((f"layers, batch {b}", "--quick times one batch per layer"))

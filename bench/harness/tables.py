@@ -42,6 +42,15 @@ def numerics(checks: list[Check]) -> Table:
     return table
 
 
+def rounding(record: Record) -> str:
+    """What weights stored in bfloat16 cost, which no error of the run contains."""
+    return (
+        f"vggfast stores FC weights in bf16: rounding them moves the logits by "
+        f"{record.rounding:.1e} (in float64, ||y - y'|| / ||y||). Errors are against the rounded "
+        "weights, which the baselines have too, in fp32"
+    )
+
+
 def _worst(checks: list[Check]) -> str:
     worst = max(checks, key=lambda c: c.error.rel / c.bound)
     text = f"{worst.error.rel:.1e} ({worst.baseline:.1e})"
@@ -51,7 +60,7 @@ def _worst(checks: list[Check]) -> str:
 def networks(record: Record) -> Table:
     """Inference and training: time, spread, images/s, TFLOP/s, ratio."""
     o = record.options
-    table = Table(title=f"VGG-{o.net}, {o.size}x{o.size}, {o.dtype_name}", title_justify="left")
+    table = Table(title=f"VGG-{o.net}, {o.size}x{o.size}, {o.dtype_told}", title_justify="left")
     for name in ("", "batch", "contender"):
         table.add_column(name)
     for name in ("median ms", "IQR ms", "n", "images/s", "TFLOP/s", "% of roof", "vggfast is"):
@@ -103,7 +112,8 @@ def layers(record: Record, batch: int, kind: str, rows: list[Row]) -> Table:
     """One pass of every layer at one batch, and the sum."""
     names = list(dict.fromkeys(n for r in rows for n in r.outcome.times))
     table = Table(
-        title=f"layers, {kind}, batch {batch}: medians in ms, GFLOP/s", title_justify="left"
+        title=f"layers, {kind}, batch {batch}, {record.options.dtype_told}: medians in ms, GFLOP/s",
+        title_justify="left",
     )
     table.add_column("layer")
     table.add_column("C_in→C_out, map")

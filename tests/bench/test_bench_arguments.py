@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from harness import options, session
+from harness import layers, options, session
 from harness.cli import main
 
 from vggfast import configs
@@ -27,6 +27,15 @@ BAD = [
     (["--threads", "2.5"], "--threads: got '2.5'"),
     (["--size", "31"], "--size: got '31', allowed are whole numbers from 32"),
     (["--seed", "-3"], "--seed: got '-3'"),
+    (["--weights", "int8"], "--weights: got 'int8', allowed are fp32, bf16"),
+    (
+        ["--weights", "bf16", "--dtype", "bf16", "--device", "cpu"],
+        "--dtype: got 'bf16' with --weights bf16, allowed is fp32",
+    ),
+    (
+        ["--weights", "bf16", "--train-batch", "2", "--device", "cpu"],
+        "--train-batch: got '2' with --weights bf16, allowed is none: nothing is trained then",
+    ),
     (["--colour"], "unrecognized arguments: --colour"),
     (["--net"], "argument --net: expected one argument"),
 ]
@@ -84,7 +93,7 @@ def test_help_names_every_option(capsys: pytest.CaptureFixture[str]) -> None:
     text = capsys.readouterr().out
     for name in ("net", "batch", "dtype", "backend", "device", "threads", "layers", "train",
                  "no-train", "quick", "out", "size", "seed", "peers", "memory", "compare",
-                 "train-batch", "exact"):  # fmt: skip
+                 "train-batch", "exact", "weights"):  # fmt: skip
         assert f"--{name}" in text
 
 
@@ -92,6 +101,17 @@ def test_defaults_on_a_cpu(tmp_path: Path) -> None:
     o = options.parse(["--device", "cpu", "--out", str(tmp_path)])
     assert (o.net, o.dtype_name, o.batches, o.train_batch, o.size) == ("E", "fp32", (1, 8), 4, 224)
     assert o.layers() == configs.layers("E")
+
+
+def test_weights_stored_in_bf16_are_for_inference(tmp_path: Path) -> None:
+    argv = ["--device", "cpu", "--out", str(tmp_path)]
+    assert not options.parse(argv).stores_bf16
+    assert options.parse([*argv, "--weights", "fp32"]).train_batch > 0
+    o = options.parse([*argv, "--weights", "bf16"])
+    assert o.stores_bf16
+    assert o.train_batch == 0
+    both = options.parse([*argv, "--weights", "bf16", "--layers"])
+    assert layers.passes(both) == ("fprop",)
 
 
 def test_the_largest_batch_given_is_the_training_batch(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import mmap
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -48,6 +49,13 @@ def test_memory_of_both_sides(tiny: options.Options) -> None:
         assert most >= found.before[name] > 100 * MIB
     ratio = found.ratio("torch channels_last")
     assert ratio == found.peak["torch channels_last"] / found.peak[OURS]
+
+
+@pytest.mark.long
+def test_both_sides_have_the_rounded_weights(tiny: options.Options) -> None:
+    found = compare.compare("isa", "inference", 1, replace(tiny, weights="bf16"), ONCE)
+    assert found.outcome.skipped == {}
+    assert set(found.outcome.times) == {OURS, "torch channels_last"}
 
 
 @pytest.mark.long

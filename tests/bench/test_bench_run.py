@@ -26,10 +26,16 @@ RUN = Path(__file__).resolve().parents[2] / "bench" / "run.py"
 ARGV = ["--net", "A", "--size", "32", "--quick", "--batch", "1,2", "--device", "cpu", "--seed", "7"]
 
 
+Found = tuple[dict[str, Any], str, Path]
+
+
 @pytest.fixture(scope="module")
-def tiny(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], str, Path]:
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Found:
     """One run: its JSON, what it printed, its folder."""
-    out = tmp_path_factory.mktemp("results")
+    return run(ARGV, tmp_path_factory.mktemp("results"))
+
+
+def run(argv: list[str], out: Path) -> Found:
     printed = io.StringIO()
     with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(printed):
         patch.setitem(session.LIMITS, ("cpu", True), 1.0)  # one round of everything
@@ -37,12 +43,12 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], str,
         patch.setitem(ceilings.CONV_SHAPE, "cpu", (1, 32, 14))
         patch.setitem(ceilings.COPY_BYTES, "cpu", 1 << 20)
         patch.setattr(endtoend, "DRAWS", 3)
-        assert main([*ARGV, "--out", str(out)]) == 0
+        assert main([*argv, "--out", str(out)]) == 0
     (path,) = out.glob("*.json")
     return json.loads(path.read_text()), printed.getvalue(), out
 
 
-def test_files(tiny: tuple[dict[str, Any], str, Path]) -> None:
+def test_files(tiny: Found) -> None:
     record, printed, out = tiny
     names = sorted(p.name for p in out.iterdir())
     assert [Path(n).suffix for n in names] == [".json", ".png"]
@@ -52,7 +58,7 @@ def test_files(tiny: tuple[dict[str, Any], str, Path]) -> None:
     assert names[0] in printed
 
 
-def test_header(tiny: tuple[dict[str, Any], str, Path]) -> None:
+def test_header(tiny: Found) -> None:
     record, printed, _ = tiny
     assert record["schema"] == results.SCHEMA
     assert record["versions"]["torch"] == torch.__version__
@@ -61,9 +67,9 @@ def test_header(tiny: tuple[dict[str, Any], str, Path]) -> None:
     assert record["machine"]["cpu"]
     assert record["commit"] == machine.commit()
     assert record["options"] == {
-        "net": "A", "batch": [1, 2], "train_batch": 2, "dtype": "fp32", "backend": "auto",
-        "exact": False, "device": "cpu", "threads": torch.get_num_threads(), "mode": "quick",
-        "size": 32, "seed": 7,
+        "net": "A", "batch": [1, 2], "train_batch": 2, "dtype": "fp32", "weights": "fp32",
+        "backend": "auto", "exact": False, "device": "cpu", "threads": torch.get_num_threads(),
+        "mode": "quick", "size": 32, "seed": 7,
     }  # fmt: skip
     for said in (record["machine"]["cpu"], record["commit"], *record["backends"]):
         assert said in printed
@@ -71,7 +77,7 @@ def test_header(tiny: tuple[dict[str, Any], str, Path]) -> None:
 
 
 def test_numerics_come_first_and_cover_every_layer(
-    tiny: tuple[dict[str, Any], str, Path],
+    tiny: Found,
 ) -> None:
     record, printed, _ = tiny
     checks = record["numerics"]["checks"]
@@ -82,7 +88,7 @@ def test_numerics_come_first_and_cover_every_layer(
     assert printed.index("checks passed") < printed.index("layers, fprop, batch 1")
 
 
-def test_throughput(tiny: tuple[dict[str, Any], str, Path]) -> None:
+def test_throughput(tiny: Found) -> None:
     record, printed, _ = tiny
     runs = record["networks"]
     assert [(r["kind"], r["batch"]) for r in runs] == [
@@ -108,7 +114,7 @@ def test_throughput(tiny: tuple[dict[str, Any], str, Path]) -> None:
     assert "images/s" in printed
 
 
-def test_layer_tables(tiny: tuple[dict[str, Any], str, Path]) -> None:
+def test_layer_tables(tiny: Found) -> None:
     record, _, _ = tiny
     assert [(t["batch"], t["pass"]) for t in record["layers"]] == [(1, "fprop")]
     for table in record["layers"]:
@@ -118,7 +124,7 @@ def test_layer_tables(tiny: tuple[dict[str, Any], str, Path]) -> None:
         assert table["sum_ms"]["vggfast"] == pytest.approx(total)
 
 
-def test_every_comparison_left_out_is_said(tiny: tuple[dict[str, Any], str, Path]) -> None:
+def test_every_comparison_left_out_is_said(tiny: Found) -> None:
     record, printed, _ = tiny
     left_out = {s["what"]: s["reason"] for s in record["skipped"]}
     for r in record["networks"]:
@@ -127,6 +133,34 @@ def test_every_comparison_left_out_is_said(tiny: tuple[dict[str, Any], str, Path
     assert "torch.compile, training batch 2" in left_out
     for what, reason in left_out.items():
         assert f"not timed: {what}: {reason}" in printed.replace("\n", " ")
+
+
+def test_weights_stored_in_bf16_are_said_and_held_to_fp32(tmp_path: Path) -> None:
+    record, printed, _ = run([*ARGV[:4], "--quick", "--batch", "1", "--device", "cpu",
+                              "--weights", "bf16"], tmp_path)  # fmt: skip
+    printed = " ".join(printed.split())
+    assert record["options"]["weights"] == "bf16"
+    assert "FC weights stored in bf16" in record["backends"][0]
+    assert any("weights bf16; batch <= 32" in line for line in record["backends"])
+    assert "VGG-A, 32x32, fp32, vggfast's FC weights bf16" in printed
+    assert "not timed: training: --weights bf16 is for inference" in printed
+    (name,) = (p.name for p in tmp_path.glob("*.json"))
+    assert name.startswith("A_cpu_fp32_quick_bf16-weights_")
+    numerics = record["numerics"]
+    moved = numerics["rounding_of_weights"]
+    assert 1e-4 < moved < 1e-2
+    assert f"rounding them moves the logits by {moved:.1e}" in printed
+    (timed,) = (c for c in numerics["checks"] if c["quantity"].startswith("logits of the timed"))
+    assert timed["error"] < 0.01 * moved  # against the rounded weights
+    assert timed["bound"] == 1e-4
+    stored = [c for c in numerics["checks"] if "stored in bf16" in c["case"]]
+    assert {c["what"] for c in stored} == {"fc6", "fc7", "fc8"}
+    assert all(c["error"] < 1e-6 for c in stored)
+    (network,) = record["networks"]
+    assert network["kind"] == "inference"
+    peer = network["peers"]["torch channels_last"]
+    assert peer["dtype"] == "fp32"
+    assert peer["error"] < 0.01 * moved
 
 
 def test_same_kernels_are_said(tmp_path: Path) -> None:
