@@ -123,7 +123,7 @@ def check(model: vggfast.VGG, batch: int, options: Options) -> tuple[Check, Orac
 
 
 def rounding(batch: int, options: Options, known: Oracle) -> float:
-    """How far rounding the weights moves the logits in float64; ``known`` is of the rounded ones."""
+    """How far rounding the weights moves the logits, in float64; ``known`` is of those rounded."""
     x = images(batch, options, options.dtype)
     exact = oracle(build(options).state_dict(), x, options)
     return reference.errors(known.logits, exact.logits).rel

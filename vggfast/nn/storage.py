@@ -14,9 +14,10 @@ from vggfast.nn.sequential import FusedSequential
 def store_weights(model: nn.Module, weights: str) -> nn.Module:
     """Store the weights of the FC layers of ``model`` in bfloat16, in place, for inference.
 
-    A small batch takes an FC layer as long as its weights take to be read: half the bytes, half
-    the time. Activations, sums and biases stay float32; each weight is rounded once, to nearest,
-    by up to 2^-9 of its value. ``print(model)`` shows which layers are stored so.
+    At a small batch an FC layer takes as long as reading its weights: half the bytes, half the
+    time. Activations, sums and biases stay float32; each weight is rounded once, to nearest, by up
+    to 2^-8 of its value (docs/numerics.md: what that costs). ``print(model)`` shows which layers
+    are stored so, and ``explain(weights="bf16")`` what runs them.
 
     A forward pass in training mode and a backward pass are errors. State dicts keep their names:
     one saved holds bfloat16 weights and loads into any VGG; a float32 one loaded is rounded.
