@@ -2,9 +2,9 @@
 
 ``direct`` is an implicit GEMM, ``f2``, ``f4`` and ``f6`` are Winograd F(2x2, 3x3) to F(6x6, 3x3),
 which need 2.25, 4 and 5 times fewer multiplications. ``f2_amx``, ``f4_amx`` and ``f6_amx`` are the
-same with each float32 as three bfloat16 on AMX, where the CPU has it. ``with exact():`` keeps to ``direct``;
-``VGGFAST_CPU_CONV`` forces any of them; the default, ``auto``, takes the one that the table
-``cpu_conv.json``, measured by ``bench/tune_cpu.py``, predicts to be the fastest.
+same with each float32 as three bfloat16 on AMX, where the CPU has it. ``with exact():`` keeps to
+``direct``; ``VGGFAST_CPU_CONV`` forces any of them; the default, ``auto``, takes the one that the
+table ``cpu_conv.json``, measured by ``bench/tune_cpu.py``, predicts to be the fastest.
 """
 
 from __future__ import annotations
