@@ -75,9 +75,9 @@ def wgrad(name: str, n: int, side: int, c_in: int, c_out: int) -> Callable[[], o
         return lambda: lib.conv3x3_wgrad(
             x.data_ptr(), dz.data_ptr(), dw.data_ptr(), *sizes, threads
         )
-    m = cpu_conv.ALGORITHMS[name]
+    form = cpu_conv.ALGORITHMS[name], name.endswith("_amx")
     return lambda: lib.conv3x3_wgrad_winograd(
-        x.data_ptr(), dz.data_ptr(), 0, 0, dw.data_ptr(), *sizes, m, 448, threads
+        x.data_ptr(), dz.data_ptr(), 0, 0, dw.data_ptr(), *sizes, *form, 448, threads
     )
 
 
@@ -111,8 +111,6 @@ def main() -> None:
         for c_in, c_out in PAIRS:
             row: dict[str, object] = {"c_in": c_in, "c_out": c_out}
             for name in cpu_conv.here():
-                if op == "wgrad" and name.endswith("_amx"):
-                    continue
                 row[name] = line(make, name, c_in, c_out)
             found[op].append(row)
             print(isa, op, row, flush=True)

@@ -67,9 +67,9 @@ struct CpuKernels {
                                  ConvShape s, Tiling tiling, int threads);
   // dw from x and dz.
   bool (*conv3x3_wgrad)(const float* x, const float* dz, float* dw, ConvShape s, int threads);
-  // The same by Winograd, `chunk` tiles at a time.
-  bool (*conv3x3_wgrad_winograd)(const float* x, Gradient dz, float* dw, ConvShape s, int m,
-                                 long chunk, int threads);
+  // The same by Winograd, `tiling.tiles` tiles at a time.
+  bool (*conv3x3_wgrad_winograd)(const float* x, Gradient dz, float* dw, ConvShape s, Tiling tiling,
+                                 int threads);
   // dz (may be null) and db (may be null) from the gradient of the output. y is null without ReLU
   // (mask: not y <= 0), argmax is null without pool; s is the map before the pool.
   bool (*conv3x3_dz)(const float* grad, const float* y, const uint8_t* argmax, float* dz, float* db,

@@ -221,7 +221,14 @@ def _wgrad(how: Algorithm, dz: _Gradient, x: Tensor, sizes: _Sizes) -> Tensor:
         lib.conv3x3_wgrad(x.data_ptr(), dz.grad.data_ptr(), dw.data_ptr(), *sizes, threads)
     else:
         lib.conv3x3_wgrad_winograd(
-            x.data_ptr(), *dz.pointers(), dw.data_ptr(), *sizes, how.m, how.tiles, threads
+            x.data_ptr(),
+            *dz.pointers(),
+            dw.data_ptr(),
+            *sizes,
+            how.m,
+            how.split,
+            how.tiles,
+            threads,
         )
     return dw
 

@@ -107,8 +107,8 @@ def choose(n: int, h: int, w: int, c_in: int, c_out: int, pool: bool = False) ->
 
 def choose_wgrad(n: int, h: int, w: int, c_in: int, c_out: int) -> Algorithm:
     """The same for the weights' gradient; ``tiles`` are those of a chunk."""
-    name = (_forced() or _fastest("wgrad", n, h, w, c_in, c_out, False)).removesuffix("_amx")
-    return _algorithm(name, 448, 0)
+    name = _forced() or _fastest("wgrad", n, h, w, c_in, c_out, False)
+    return _algorithm(name, 448, c_out)
 
 
 def tiles_of(name: str, n: int, h: int, w: int) -> int:
@@ -127,9 +127,9 @@ def a_task(name: str, tiles: int, c_in: int, c_out: int) -> tuple[int, int]:
     """
     if not name.endswith("_amx"):
         return (64 if tiles <= 256 and c_in * c_out >= 256 * 512 else 28), 64
-    if tiles <= 256:
-        return 64, 128
-    return (32 if c_in <= 64 else 96 if c_in <= 128 else 128), 256
+    if tiles <= 256 or c_in > 256:
+        return (64 if tiles <= 256 else 128), 128
+    return (32 if c_in <= 64 else 96 if c_in <= 128 else 192), 256
 
 
 def _algorithm(name: str, tiles: int, outputs: int) -> Algorithm:
