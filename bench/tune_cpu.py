@@ -76,8 +76,9 @@ def wgrad(name: str, n: int, side: int, c_in: int, c_out: int) -> Callable[[], o
             x.data_ptr(), dz.data_ptr(), dw.data_ptr(), *sizes, threads
         )
     form = cpu_conv.ALGORITHMS[name], name.endswith("_amx")
+    chunk = cpu_conv.a_chunk(name, c_in, c_out)
     return lambda: lib.conv3x3_wgrad_winograd(
-        x.data_ptr(), dz.data_ptr(), 0, 0, dw.data_ptr(), *sizes, *form, 448, threads
+        x.data_ptr(), dz.data_ptr(), 0, 0, dw.data_ptr(), *sizes, *form, chunk, threads
     )
 
 

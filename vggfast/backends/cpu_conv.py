@@ -108,7 +108,7 @@ def choose(n: int, h: int, w: int, c_in: int, c_out: int, pool: bool = False) ->
 def choose_wgrad(n: int, h: int, w: int, c_in: int, c_out: int) -> Algorithm:
     """The same for the weights' gradient; ``tiles`` are those of a chunk."""
     name = _forced() or _fastest("wgrad", n, h, w, c_in, c_out, False)
-    return _algorithm(name, 448, c_out)
+    return _algorithm(name, a_chunk(name, c_in, c_out), c_out)
 
 
 def tiles_of(name: str, n: int, h: int, w: int) -> int:
@@ -130,6 +130,12 @@ def a_task(name: str, tiles: int, c_in: int, c_out: int) -> tuple[int, int]:
     if tiles <= 256 or c_in > 256:
         return (64 if tiles <= 256 else 128), 128
     return (32 if c_in <= 64 else 96 if c_in <= 128 else 192), 256
+
+
+def a_chunk(name: str, c_in: int, c_out: int) -> int:
+    """How many tiles the weights' gradient takes at a time: more spare trips of the sums to memory,
+    fewer let AMX's transformed tiles stay in the second cache level."""
+    return 224 if name.endswith("_amx") and c_in * c_out <= 256 * 256 else 448
 
 
 def _algorithm(name: str, tiles: int, outputs: int) -> Algorithm:
