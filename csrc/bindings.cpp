@@ -76,7 +76,7 @@ void winograd_weights(Pointer w, Pointer u, long c_out, long c_in, bool rotated,
                       int threads) {
   const ConvShape s = vggfast::conv_shape(1, 1, 1, c_in, c_out, threads);
   const WinogradForm form = winograd_form(m, split);
-  require(w && u, "w and u must not be null");
+  require(w && u && u % 64 == 0, "w and u must not be null, u a multiple of 64");
   const CpuKernels& k = kernels();
   py::gil_scoped_release release;
   finish(k.winograd_weights(floats(w), floats(u), s.c_out, s.c_in, rotated, form, threads));
@@ -87,7 +87,7 @@ void conv3x3_winograd(Pointer x, Pointer w, Pointer u, Pointer b, Pointer y, Poi
                       bool split, long tiles, long outputs, int threads) {
   const ConvShape s = vggfast::conv_shape(n, h, width, c_in, c_out, threads);
   const Tiling tiling = winograd_tiling(m, split, tiles, outputs);
-  require(x && w && y, "x, w and y must not be null");
+  require(x && w && y && u % 64 == 0, "x, w and y must not be null, u a multiple of 64");
   const CpuKernels& k = kernels();
   py::gil_scoped_release release;
   finish(k.conv3x3_winograd(floats(x), floats(w), floats(u), floats(b), floats(y), bytes(argmax), s,
@@ -107,7 +107,7 @@ void conv3x3_dgrad_winograd(Pointer grad, Pointer y, Pointer argmax, Pointer w, 
   const ConvShape s = vggfast::conv_shape(n, h, width, c_in, c_out, threads);
   const Tiling tiling = winograd_tiling(m, split, tiles, outputs);
   const Gradient dz = gradient(grad, y, argmax, s);
-  require(w && dx, "w and dx must not be null");
+  require(w && dx && u % 64 == 0, "w and dx must not be null, u a multiple of 64");
   const CpuKernels& k = kernels();
   py::gil_scoped_release release;
   finish(k.conv3x3_dgrad_winograd(dz, floats(w), floats(u), floats(dx), s, tiling, threads));

@@ -1,5 +1,5 @@
-"""The cpu backend: kernels of the native extension, in float32 (AVX-512, AVX2 or any CPU) and
-bfloat16 (AMX or AVX512-BF16)."""
+"""The cpu backend: kernels of the native extension, in float32 (AMX, AVX-512, AVX2 or any CPU)
+and bfloat16 (AMX or AVX512-BF16)."""
 
 from __future__ import annotations
 
