@@ -14,6 +14,7 @@ STAGE ?= test
 OUT ?= bench/results
 NETS ?= A D E
 SANITIZE ?= pool
+ISAS ?= amx avx512 avx2 scalar
 SANITIZED := build/sanitize
 SANITIZED_TESTS := tests/native/test_native.py tests/native/test_winograd.py tests/native/test_threads.py \
   tests/native/test_layouts.py tests/ops/test_conv3x3.py tests/ops/test_gemm_ops.py \
@@ -99,7 +100,7 @@ sanitize: $(BUILT)
 	python="$$(realpath -s $(RUN))"; cd $(SANITIZED)/tree; \
 	export LD_PRELOAD="$$preload" UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1 \
 	  ASAN_OPTIONS=detect_leaks=0:max_malloc_fill_size=1073741824:malloc_fill_byte=255; \
-	for isa in avx512 avx2 scalar; do \
+	for isa in $(ISAS); do \
 	  export VGGFAST_CPU_ISA=$$isa; \
 	  why="$$($$python -c 'from vggfast.backends import native; native.module().build_config()' 2>&1)" || \
 	    case "$$why" in *"this CPU lacks"*) echo "vggfast: this CPU lacks $$isa"; continue ;; *) echo "$$why" >&2; exit 1 ;; esac; \

@@ -52,7 +52,7 @@ def fprop(name: str, n: int, side: int, c_in: int, c_out: int) -> Callable[[], o
     sizes = (n, side, side, c_in, c_out, True, False)
     if name == "direct":
         return lambda: lib.conv3x3(x.data_ptr(), w.data_ptr(), 0, y.data_ptr(), 0, *sizes, threads)
-    form = cpu_conv.ALGORITHMS[name], name.endswith("_amx")
+    form = cpu_conv.ALGORITHMS[name], cpu_conv.on_amx(name)
     floats = lib.winograd_floats(c_out, c_in, *form)
     # As many copies as a network has weights: in turn, so that they come from memory.
     kept = [cpu_memory.empty((floats,)) for _ in range(max(1, WEIGHTS_BYTES // (4 * floats)))]
@@ -75,9 +75,10 @@ def wgrad(name: str, n: int, side: int, c_in: int, c_out: int) -> Callable[[], o
         return lambda: lib.conv3x3_wgrad(
             x.data_ptr(), dz.data_ptr(), dw.data_ptr(), *sizes, threads
         )
-    m = cpu_conv.ALGORITHMS[name]
+    form = cpu_conv.ALGORITHMS[name], cpu_conv.on_amx(name)
+    chunk = cpu_conv.a_chunk(name, c_in, c_out)
     return lambda: lib.conv3x3_wgrad_winograd(
-        x.data_ptr(), dz.data_ptr(), 0, 0, dw.data_ptr(), *sizes, m, 448, threads
+        x.data_ptr(), dz.data_ptr(), 0, 0, dw.data_ptr(), *sizes, *form, chunk, threads
     )
 
 
@@ -111,8 +112,6 @@ def main() -> None:
         for c_in, c_out in PAIRS:
             row: dict[str, object] = {"c_in": c_in, "c_out": c_out}
             for name in cpu_conv.here():
-                if op == "wgrad" and name.endswith("_amx"):
-                    continue
                 row[name] = line(make, name, c_in, c_out)
             found[op].append(row)
             print(isa, op, row, flush=True)

@@ -76,7 +76,7 @@ void winograd_weights(Pointer w, Pointer u, long c_out, long c_in, bool rotated,
                       int threads) {
   const ConvShape s = vggfast::conv_shape(1, 1, 1, c_in, c_out, threads);
   const WinogradForm form = winograd_form(m, split);
-  require(w && u, "w and u must not be null");
+  require(w && u && u % 64 == 0, "w and u must not be null, u a multiple of 64");
   const CpuKernels& k = kernels();
   py::gil_scoped_release release;
   finish(k.winograd_weights(floats(w), floats(u), s.c_out, s.c_in, rotated, form, threads));
@@ -87,7 +87,7 @@ void conv3x3_winograd(Pointer x, Pointer w, Pointer u, Pointer b, Pointer y, Poi
                       bool split, long tiles, long outputs, int threads) {
   const ConvShape s = vggfast::conv_shape(n, h, width, c_in, c_out, threads);
   const Tiling tiling = winograd_tiling(m, split, tiles, outputs);
-  require(x && w && y, "x, w and y must not be null");
+  require(x && w && y && u % 64 == 0, "x, w and y must not be null, u a multiple of 64");
   const CpuKernels& k = kernels();
   py::gil_scoped_release release;
   finish(k.conv3x3_winograd(floats(x), floats(w), floats(u), floats(b), floats(y), bytes(argmax), s,
@@ -107,7 +107,7 @@ void conv3x3_dgrad_winograd(Pointer grad, Pointer y, Pointer argmax, Pointer w, 
   const ConvShape s = vggfast::conv_shape(n, h, width, c_in, c_out, threads);
   const Tiling tiling = winograd_tiling(m, split, tiles, outputs);
   const Gradient dz = gradient(grad, y, argmax, s);
-  require(w && dx, "w and dx must not be null");
+  require(w && dx && u % 64 == 0, "w and dx must not be null, u a multiple of 64");
   const CpuKernels& k = kernels();
   py::gil_scoped_release release;
   finish(k.conv3x3_dgrad_winograd(dz, floats(w), floats(u), floats(dx), s, tiling, threads));
@@ -123,15 +123,15 @@ void conv3x3_wgrad(Pointer x, Pointer dz, Pointer dw, long n, long h, long width
 }
 
 void conv3x3_wgrad_winograd(Pointer x, Pointer grad, Pointer y, Pointer argmax, Pointer dw, long n,
-                            long h, long width, long c_in, long c_out, int m, long chunk,
-                            int threads) {
+                            long h, long width, long c_in, long c_out, int m, bool split,
+                            long chunk, int threads) {
   const ConvShape s = vggfast::conv_shape(n, h, width, c_in, c_out, threads);
-  winograd_tiling(m, false, chunk, 0);
+  const Tiling tiling = winograd_tiling(m, split, chunk, 1);
   const Gradient dz = gradient(grad, y, argmax, s);
   require(x && dw && n >= 1, "x and dw must not be null, N at least 1");
   const CpuKernels& k = kernels();
   py::gil_scoped_release release;
-  finish(k.conv3x3_wgrad_winograd(floats(x), dz, floats(dw), s, m, chunk, threads));
+  finish(k.conv3x3_wgrad_winograd(floats(x), dz, floats(dw), s, tiling, threads));
 }
 
 void conv3x3_dz(Pointer grad, Pointer y, Pointer argmax, Pointer dz, Pointer db, long n, long h,
@@ -301,8 +301,8 @@ PYBIND11_MODULE(_native, m) {
         py::arg("h"), py::arg("width"), py::arg("c_in"), py::arg("c_out"), py::arg("threads"));
   m.def("conv3x3_wgrad_winograd", &conv3x3_wgrad_winograd, py::arg("x"), py::arg("grad"),
         py::arg("y"), py::arg("argmax"), py::arg("dw"), py::arg("n"), py::arg("h"),
-        py::arg("width"), py::arg("c_in"), py::arg("c_out"), py::arg("m"), py::arg("chunk"),
-        py::arg("threads"));
+        py::arg("width"), py::arg("c_in"), py::arg("c_out"), py::arg("m"), py::arg("split"),
+        py::arg("chunk"), py::arg("threads"));
   m.def("conv3x3_dz", &conv3x3_dz, py::arg("grad"), py::arg("y"), py::arg("argmax"), py::arg("dz"),
         py::arg("db"), py::arg("n"), py::arg("h"), py::arg("width"), py::arg("c"),
         py::arg("threads"));

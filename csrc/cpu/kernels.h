@@ -31,8 +31,8 @@ struct Gradient {
   const uint8_t* argmax;
 };
 
-// Winograd F(m x m, 3 x 3), m 2, 4 or 6; `split`: each float32 as three bfloat16 on AMX, which not
-// every kernel set has (CpuKernels::splits).
+// Winograd F(m x m, 3 x 3), m 2, 4 or 6; `split`: each float32 as three bfloat16 on AMX, allowed
+// only where CpuKernels::splits says so.
 struct WinogradForm {
   int m;
   bool split;
@@ -58,8 +58,8 @@ struct CpuKernels {
   bool (*conv3x3_dgrad)(const float* dz, const float* w, float* dx, ConvShape s, int threads);
   // The same two by Winograd: transformed weights `u` hold
   // winograd_floats(outputs, inputs, form) floats, made by winograd_weights from w or, for dgrad,
-  // from w rotated (then inputs are C_out); null makes them for this call. The direct kernel
-  // decides where a result is not finite.
+  // from w rotated (then inputs are C_out), at a multiple of 64 bytes; null makes them for this
+  // call. The direct kernel decides where a result is not finite.
   long (*winograd_floats)(long outs, long ins, WinogradForm form);
   bool (*winograd_weights)(const float* w, float* u, long c_out, long c_in, bool rotated,
                            WinogradForm form, int threads);
@@ -70,9 +70,9 @@ struct CpuKernels {
                                  ConvShape s, Tiling tiling, int threads);
   // dw from x and dz.
   bool (*conv3x3_wgrad)(const float* x, const float* dz, float* dw, ConvShape s, int threads);
-  // The same by Winograd, `chunk` tiles at a time.
-  bool (*conv3x3_wgrad_winograd)(const float* x, Gradient dz, float* dw, ConvShape s, int m,
-                                 long chunk, int threads);
+  // The same by Winograd, `tiling.tiles` tiles at a time.
+  bool (*conv3x3_wgrad_winograd)(const float* x, Gradient dz, float* dw, ConvShape s, Tiling tiling,
+                                 int threads);
   // dz (may be null) and db (may be null) from the gradient of the output. y is null without ReLU
   // (mask: not y <= 0), argmax is null without pool; s is the map before the pool.
   bool (*conv3x3_dz)(const float* grad, const float* y, const uint8_t* argmax, float* dz, float* db,

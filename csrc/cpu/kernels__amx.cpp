@@ -33,10 +33,12 @@ namespace {
 #include "cpu/winograd_fma.inc"
 #include "cpu/amx.h"
 #include "cpu/winograd_split.inc"
-#define VGGFAST_SPLIT 1
-#include "cpu/winograd_calls.inc"
 #include "cpu/wgrad.inc"
 #include "cpu/winograd_wgrad.inc"
+#include "cpu/winograd_wgrad_fma.inc"
+#include "cpu/winograd_wgrad_split.inc"
+#define VGGFAST_SPLIT 1
+#include "cpu/winograd_calls.inc"
 #include "cpu/linear.inc"
 }  // namespace
 

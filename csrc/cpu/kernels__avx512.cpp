@@ -28,9 +28,10 @@ namespace {
 #include "cpu/winograd_weights.inc"
 #include "cpu/winograd_fprop.inc"
 #include "cpu/winograd_fma.inc"
-#include "cpu/winograd_calls.inc"
 #include "cpu/wgrad.inc"
 #include "cpu/winograd_wgrad.inc"
+#include "cpu/winograd_wgrad_fma.inc"
+#include "cpu/winograd_calls.inc"
 #include "cpu/linear.inc"
 }  // namespace
 

@@ -81,7 +81,8 @@ def _logits_and_gradients(function, names, weights, x, grad, dtype):
 
 @pytest.mark.parametrize("net", ["A-LRN", "C", "E"])
 def test_logits_and_gradients(net):
-    """The wiring in float64, where only a mistake is visible; then the kernels in float32.
+    """The wiring in float64, where only a mistake is visible; then the kernels in float32, by plain
+    sums and by the algorithms of their choice, which round more.
 
     In float32 a value next to a ReLU's or a pool's edge may fall on the other side, which changes
     a gradient by more than rounding does, in torch's own kernels too. So the gradients of the whole
@@ -105,8 +106,11 @@ def test_logits_and_gradients(net):
         run(ours, torch.float64),
         run(ours, torch.float32),
     )
+    with vggfast.exact():
+        sums, _ = run(ours, torch.float32)
     torch.testing.assert_close(wide[0], exact[0], rtol=1e-10, atol=1e-14)
-    assert_close(f"logits of {net}", narrow[0], exact[0], run(plain, torch.float32)[0])
+    assert_close(f"logits of {net}", sums, exact[0], run(plain, torch.float32)[0])
+    assert reference.errors(narrow[0], exact[0]).rel < 1e-4
     for name, a, b, c in zip(names, wide[1], exact[1], narrow[1], strict=True):
         assert ((a - b).norm() <= 1e-10 * b.norm()).item(), f"{name} in float64"
         cosine = torch.cosine_similarity(c.double().flatten(), b.flatten(), 0).item()

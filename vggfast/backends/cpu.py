@@ -1,5 +1,5 @@
-"""The cpu backend: kernels of the native extension, in float32 (AVX-512, AVX2 or any CPU) and
-bfloat16 (AMX or AVX512-BF16)."""
+"""The cpu backend: kernels of the native extension, in float32 (AMX, AVX-512, AVX2 or any CPU)
+and bfloat16 (AMX or AVX512-BF16)."""
 
 from __future__ import annotations
 
@@ -224,7 +224,14 @@ def _wgrad(how: Algorithm, dz: _Gradient, x: Tensor, sizes: _Sizes) -> Tensor:
         lib.conv3x3_wgrad(x.data_ptr(), dz.grad.data_ptr(), dw.data_ptr(), *sizes, threads)
     else:
         lib.conv3x3_wgrad_winograd(
-            x.data_ptr(), *dz.pointers(), dw.data_ptr(), *sizes, how.m, how.tiles, threads
+            x.data_ptr(),
+            *dz.pointers(),
+            dw.data_ptr(),
+            *sizes,
+            how.m,
+            how.split,
+            how.tiles,
+            threads,
         )
     return dw
 

@@ -2,9 +2,9 @@
 
 ``direct`` is an implicit GEMM, ``f2``, ``f4`` and ``f6`` are Winograd F(2x2, 3x3) to F(6x6, 3x3),
 which need 2.25, 4 and 5 times fewer multiplications. ``f2_amx``, ``f4_amx`` and ``f6_amx`` are the
-same with each float32 as three bfloat16 on AMX, where the CPU has it. ``with exact():`` keeps to ``direct``;
-``VGGFAST_CPU_CONV`` forces any of them; the default, ``auto``, takes the one that the table
-``cpu_conv.json``, measured by ``bench/tune_cpu.py``, predicts to be the fastest.
+same with each float32 as three bfloat16 on AMX, where the CPU has it. ``with exact():`` keeps to
+``direct``; ``VGGFAST_CPU_CONV`` forces any of them; the default, ``auto``, takes the one that the
+table ``cpu_conv.json``, measured by ``bench/tune_cpu.py``, predicts to be the fastest.
 """
 
 from __future__ import annotations
@@ -39,6 +39,11 @@ for _stated in (ERROR, WORST):
 _exact: ContextVar[bool] = ContextVar("vggfast_exact", default=False)
 
 
+def on_amx(name: str) -> bool:
+    """Whether an algorithm's products are made of bfloat16 on AMX."""
+    return name.endswith("_amx")
+
+
 @dataclass(frozen=True)
 class Algorithm:
     """``m`` outputs a tile along each side (0: direct); how the work is cut: csrc/cpu/kernels.h."""
@@ -46,12 +51,12 @@ class Algorithm:
     name: str
     m: int = 0
     tiles: int = 0
-    outputs: int = 64
+    outputs: int = 0
 
     @property
     def split(self) -> bool:
         """Whether its products are made of bfloat16 on AMX."""
-        return self.name.endswith("_amx")
+        return on_amx(self.name)
 
 
 @dataclass(frozen=True)
@@ -107,8 +112,8 @@ def choose(n: int, h: int, w: int, c_in: int, c_out: int, pool: bool = False) ->
 
 def choose_wgrad(n: int, h: int, w: int, c_in: int, c_out: int) -> Algorithm:
     """The same for the weights' gradient; ``tiles`` are those of a chunk."""
-    name = (_forced() or _fastest("wgrad", n, h, w, c_in, c_out, False)).removesuffix("_amx")
-    return _algorithm(name, 448, 0)
+    name = _forced() or _fastest("wgrad", n, h, w, c_in, c_out, False)
+    return _algorithm(name, a_chunk(name, c_in, c_out))
 
 
 def tiles_of(name: str, n: int, h: int, w: int) -> int:
@@ -123,25 +128,33 @@ def a_task(name: str, tiles: int, c_in: int, c_out: int) -> tuple[int, int]:
     28 are two register tiles of AVX-512, and their transforms fit in the second cache level. A
     small map with many weights is cut in fewer pieces: each reads all the weights from memory.
     AMX multiplies so fast that the weights' way from the third cache level is what takes time from
-    128 channels on: more tiles share them, though they then come from there themselves.
+    128 channels on: more tiles share them, though they then come from there themselves. Measured
+    where that level has room for them (an AMX Xeon; 18 MB a thread at 256 channels).
     """
-    if not name.endswith("_amx"):
+    if not on_amx(name):
         return (64 if tiles <= 256 and c_in * c_out >= 256 * 512 else 28), 64
-    if tiles <= 256:
-        return 64, 128
-    return (32 if c_in <= 64 else 96 if c_in <= 128 else 128), 256
+    if tiles <= 256 or c_in > 256:
+        return (64 if tiles <= 256 else 128), 128
+    return (32 if c_in <= 64 else 96 if c_in <= 128 else 192), 256
 
 
-def _algorithm(name: str, tiles: int, outputs: int) -> Algorithm:
+def a_chunk(name: str, c_in: int, c_out: int) -> int:
+    """How many tiles the weights' gradient takes at a time: more spare trips of the sums to memory,
+    fewer let AMX's transformed tiles stay in the second cache level."""
+    return 224 if on_amx(name) and c_in * c_out <= 256 * 256 else 448
+
+
+def _algorithm(name: str, tiles: int, outputs: int = 0) -> Algorithm:
     if name == "direct":
         return Algorithm(name)
     return Algorithm(name, ALGORITHMS[name], tiles, outputs)
 
 
+@lru_cache(maxsize=1)
 def here() -> list[str]:
     """The algorithms that the kernels of this CPU have."""
     splits = native.module().build_config()["cpu_splits"]
-    return [name for name in ALGORITHMS if splits or not name.endswith("_amx")]
+    return [name for name in ALGORITHMS if splits or not on_amx(name)]
 
 
 def _forced() -> str | None:

@@ -39,9 +39,7 @@ if hasattr(os, "register_at_fork"):  # a child must not find it locked by a thre
     )
 
 
-def transformed(
-    w: Tensor, m: int, split: bool, rotated: bool, threads: int
-) -> Tensor | None:
+def transformed(w: Tensor, m: int, split: bool, rotated: bool, threads: int) -> Tensor | None:
     """``w`` (C_out, C_in, 3, 3) for F(m x m, 3 x 3), ``rotated`` for dgrad; or None: not kept."""
 
     def make() -> Tensor:
