@@ -27,34 +27,19 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
+from importlib import import_module
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any
 
 import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-from . import conv3x3, pool2x2, tiles
+from .compile_cases import Case, cases
 
 SHARED_LIMIT = {80: 101376, 90: 232448}
 COUNTED = ("HGMMA", "HMMA", "FFMA", "LDSM", "LDL", "STL", "SHFL", "UTMALDG", "LDGSTS")
 _TOOLS = Path(triton.__file__).parent / "backends" / "nvidia" / "bin"
-
-
-@dataclass(frozen=True)
-class Case:
-    """One compilation: a kernel, the types of its arguments, its constants, its options."""
-
-    name: str
-    kernel: str  # "module.function"
-    arch: int
-    bits: int
-    types: dict[str, str]
-    constants: dict[str, Any]
-    warps: int = 4
-    stages: int = 2
-    is_gemm: bool = False
 
 
 @dataclass
@@ -71,101 +56,10 @@ class Facts:
     failures: list[str] = field(default_factory=list)
 
 
-def _sizes(*names: str) -> dict[str, str]:
-    return dict.fromkeys(names, "i32")
-
-
-def _operand(tile: tiles.Tile, dtype: str, *box: int) -> str:
-    return f"tensordesc<{dtype}[{', '.join(map(str, box))}]>" if tile.arch >= 90 else f"*{dtype}"
-
-
-def fprop_case(tile: tiles.Tile, dtype: str, variant: str) -> Case:
-    """``variant``: "relu" (bias and ReLU), "pool" (the same, pool and argmax) or "dgrad"."""
-    (ni, th, tw), bc, bk = tile.box, tile.bc, tile.bk
-    pool, dgrad = variant == "pool", variant == "dgrad"
-    stored = (ni, th // 2, tw // 2) if pool else tile.box
-    types = {
-        "x": _operand(tile, dtype, ni, th, tw, bk),
-        "w": _operand(tile, dtype, bc, bk),
-        "b_ptr": f"*{dtype}",
-        "y": _operand(tile, dtype, *stored, bc),
-        "argmax_ptr": "*u8",
-        **_sizes("N", "H", "W", "HO", "WO", "QI", "QO", "C_out", "tiles_h", "tiles_w"),
-    }
-    constants: dict[str, Any] = {
-        "NI": ni, "TH": th, "TW": tw, "BC": bc, "BK": bk, "TMA": tile.arch >= 90,
-        "RELU": not dgrad, "POOL": pool, "MIRROR": dgrad,
-    }  # fmt: skip
-    absent = (["b_ptr"] if dgrad else []) + ([] if pool else ["argmax_ptr"])
-    constants.update(dict.fromkeys(absent))
-    return Case(
-        f"{tile.name}_{variant}_{dtype}", "conv3x3.conv3x3_fprop_kernel", tile.arch, tile.bits,
-        types, constants, tile.warps, tile.stages, True,
-    )  # fmt: skip
-
-
-def wgrad_case(tile: tiles.Tile, dtype: str) -> Case:
-    types = {
-        "x": _operand(tile, dtype, *tile.box, tile.bk),
-        "dz": _operand(tile, dtype, *tile.box, tile.bc),
-        "partial_ptr": "*fp32",
-        **_sizes("N", "H", "W", "QI", "QO", "C_in", "C_out", "tiles_h", "tiles_w", "tiles"),
-        **_sizes("tiles_per_split"),
-    }
-    constants = dict(zip(("NI", "TH", "TW"), tile.box, strict=True))
-    constants.update(BC=tile.bc, BK=tile.bk, TMA=tile.arch >= 90)
-    return Case(
-        f"{tile.name}_{dtype}", "conv3x3.conv3x3_wgrad_kernel", tile.arch, tile.bits,
-        types, constants, tile.warps, tile.stages, True,
-    )  # fmt: skip
-
-
-def element_cases(arch: int, dtype: str) -> Iterator[Case]:
-    """The kernels without tiles in the table, at the block sizes of 64 channels."""
-    block, t = {"BP": 16, "BC": 64}, f"*{dtype}"
-    partial = {"partial_ptr": "*fp32"}
-    share = _sizes("C", "C_PAD", "rows_per_program")
-    maps = {"grad_ptr": t, "y_ptr": t, "dz_ptr": t, **partial, **share}
-    pooled = {"argmax_ptr": "*u8", **_sizes("N", "H", "W", "C")}
-    listed: tuple[tuple[str, dict[str, str], dict[str, int]], ...] = (
-        ("pool2x2.maxpool2x2_kernel", {"x_ptr": t, "y_ptr": t, **pooled}, block),
-        ("pool2x2.pool_backward_kernel", {**maps, **pooled}, block),
-        ("pool2x2.relu_backward_kernel", {**maps, "pixels": "i32"}, block),
-        ("pool2x2.column_sum_kernel", {**partial, "db_ptr": t, **_sizes("partials", "C")}, block),
-        (
-            "conv3x3.conv3x3_wgrad_sum_kernel",
-            {**partial, "dw_ptr": t, **_sizes("pairs", "splits")},
-            {"B": 1024},
-        ),
-    )
-    for kernel, types, constants in listed:
-        name = f"{kernel.split('.')[1].removesuffix('_kernel')}_sm{arch}_{dtype}"
-        yield Case(name, kernel, arch, 16 if dtype != "fp32" else 32, types, dict(constants))
-
-
-def cases(every: bool = False) -> Iterator[Case]:
-    """The compilations of the check, ``every`` one or the default choice.
-
-    By default a fprop entry is compiled with all of its epilogue, and the widest 16-bit ones also
-    without the pool and as dgrad. fp16 and bf16 share code, so the variants share them out.
-    """
-    for tile in tiles.table():
-        one, other = ("fp16", "bf16") if tile.bits == 16 else ("fp32", "fp32")
-        if tile.kernel == "wgrad":
-            yield wgrad_case(tile, other)
-            continue
-        yield fprop_case(tile, other, "pool")
-        if every or (tile.bits == 16 and tile.bc == 128):
-            yield fprop_case(tile, one, "relu")
-            yield fprop_case(tile, other, "dgrad")
-    for arch in SHARED_LIMIT:
-        yield from element_cases(arch, "bf16")
-
-
 def check(case: Case) -> Facts:
     """Compile ``case`` and look at the machine code."""
     module, function = case.kernel.split(".")
-    kernel = getattr({"conv3x3": conv3x3, "pool2x2": pool2x2}[module], function)
+    kernel = getattr(import_module(f".{module}", __package__), function)
     # Triton takes the arguments in the order of the kernel; what is constant carries no type.
     signature = {a: "constexpr" if a in case.constants else case.types[a] for a in kernel.arg_names}
     aligned = {

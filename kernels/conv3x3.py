@@ -2,7 +2,6 @@
 
 fprop   y[n,h,w,co]    = sum over r,s,ci of x[n, h+r-1, w+s-1, ci] * w[co,ci,r,s]
 dgrad   dx[n,h,w,ci]   = sum over r,s,co of dz[n, h-r+1, w-s+1, co] * w[co,ci,r,s]
-wgrad   dw[co,ci,r,s]  = sum over n,h,w  of dz[n,h,w,co] * x[n, h+r-1, w+s-1, ci]
 
 A tile of pixels is a box of NI images x TH rows x TW columns, read by one 4-D tensor descriptor
 (TMA on Hopper and later, plain asynchronous copies on Ampere). A box may stick out of the map on
@@ -60,12 +59,12 @@ def conv3x3_fprop_kernel(
         y_desc = y
     else:
         UNIT: tl.constexpr = 128 // x.dtype.element_ty.primitive_bitwidth
-        x_desc = _map_descriptor(x, N, H, W, QI * UNIT, NI, TH, TW, BK)
+        x_desc = map_descriptor(x, N, H, W, QI * UNIT, NI, TH, TW, BK)
         w_desc = tl.make_tensor_descriptor(w, [9 * C_out, QI * UNIT], [QI * UNIT, 1], [BC, BK])
         if POOL:
-            y_desc = _map_descriptor(y, N, HO, WO, QO * UNIT, NI, TH // 2, TW // 2, BC)
+            y_desc = map_descriptor(y, N, HO, WO, QO * UNIT, NI, TH // 2, TW // 2, BC)
         else:
-            y_desc = _map_descriptor(y, N, HO, WO, QO * UNIT, NI, TH, TW, BC)
+            y_desc = map_descriptor(y, N, HO, WO, QO * UNIT, NI, TH, TW, BC)
     dtype: tl.constexpr = x_desc.dtype
     C_in = QI * (128 // dtype.primitive_bitwidth)
     tiles_c = tl.cdiv(C_out, BC)
@@ -121,7 +120,7 @@ def conv3x3_fprop_kernel(
 
 
 @triton.jit
-def _map_descriptor(
+def map_descriptor(
     ptr, N, H, W, C, NI: tl.constexpr, TH: tl.constexpr, TW: tl.constexpr, BC: tl.constexpr
 ):
     """A descriptor of the NHWC map at ``ptr`` with a box of (NI, TH, TW, BC)."""
@@ -147,81 +146,3 @@ def _pack_codes(code, c0, C_out, BC: tl.constexpr):
     shift = (2 * tl.arange(0, 4))[None, :, None]
     code = tl.where((channel < C_out)[:, :, None], code << shift, 0)
     return tl.sum(code, axis=1).to(tl.uint8)
-
-
-@triton.jit(do_not_specialize=[*SIZES, "tiles", "tiles_per_split"])
-def conv3x3_wgrad_kernel(
-    x,  # (N, H, W, 16 bytes x QI channels); box (NI, TH, TW, BK)
-    dz,  # (N, H, W, 16 bytes x QO channels); box (NI, TH, TW, BC)
-    partial_ptr,  # float32 (splits, 9, C_out, C_in)
-    N,
-    H,
-    W,
-    QI,
-    QO,
-    C_in,
-    C_out,
-    tiles_h,
-    tiles_w,
-    tiles,  # boxes in all: images x rows x columns
-    tiles_per_split,
-    NI: tl.constexpr,
-    TH: tl.constexpr,
-    TW: tl.constexpr,
-    BC: tl.constexpr,
-    BK: tl.constexpr,
-    TMA: tl.constexpr,
-):
-    """The partial dw of one tap, BC output x BK input channels, over one split of the boxes."""
-    P: tl.constexpr = NI * TH * TW
-    if TMA:
-        x_desc = x
-        dz_desc = dz
-    else:
-        UNIT: tl.constexpr = 128 // x.dtype.element_ty.primitive_bitwidth
-        x_desc = _map_descriptor(x, N, H, W, QI * UNIT, NI, TH, TW, BK)
-        dz_desc = _map_descriptor(dz, N, H, W, QO * UNIT, NI, TH, TW, BC)
-    # Taps run fastest: nine programs side by side read the same boxes.
-    tap = tl.program_id(0) % 9
-    block = tl.program_id(0) // 9
-    blocks_k = tl.cdiv(C_in, BK)
-    k0 = (block % blocks_k) * BK
-    c0 = (block // blocks_k) * BC
-    split = tl.program_id(1)
-    dh = tap // 3 - 1
-    dw = tap % 3 - 1
-
-    acc = tl.zeros((BC, BK), dtype=tl.float32)
-    begin = split * tiles_per_split
-    for i in range(begin, tl.minimum(begin + tiles_per_split, tiles)):
-        w0 = (i % tiles_w) * TW
-        h0 = (i // tiles_w) % tiles_h * TH
-        n0 = i // (tiles_w * tiles_h) * NI
-        gradient = dz_desc.load([n0, h0, w0, c0])  # (NI, TH, TW, BC)
-        box = x_desc.load([n0, h0 + dh, w0 + dw, k0])  # (NI, TH, TW, BK)
-        acc = tl.dot(gradient.reshape(P, BC).T, box.reshape(P, BK), acc, input_precision="ieee")
-
-    co = c0 + tl.arange(0, BC)
-    ci = k0 + tl.arange(0, BK)
-    row = (tl.cast(split, tl.int64) * 9 + tap) * C_out + co  # [BC]
-    inside = (co < C_out)[:, None] & (ci < C_in)[None, :]
-    tl.store(partial_ptr + row[:, None] * C_in + ci[None, :], acc, mask=inside)
-
-
-@triton.jit(do_not_specialize=["pairs", "splits"])
-def conv3x3_wgrad_sum_kernel(
-    partial_ptr,  # float32 (splits, 9, pairs), pair = co * C_in + ci
-    dw_ptr,  # (pairs, 9), which is (C_out, C_in, 3, 3)
-    pairs,
-    splits,
-    B: tl.constexpr,
-):
-    """Sum the splits in their order, so that the result does not depend on who finished first."""
-    pair = tl.program_id(0) * B + tl.arange(0, B)
-    tap = tl.program_id(1)
-    inside = pair < pairs
-    acc = tl.zeros((B,), dtype=tl.float32)
-    for split in range(splits):
-        offset = (tl.cast(split, tl.int64) * 9 + tap) * pairs + pair
-        acc += tl.load(partial_ptr + offset, mask=inside, other=0.0)
-    tl.store(dw_ptr + pair * 9 + tap, acc.to(dw_ptr.dtype.element_ty), mask=inside)

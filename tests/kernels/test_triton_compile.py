@@ -15,7 +15,7 @@ import pytest
 
 PYTHON = """
 from dataclasses import replace
-from vggfast.kernels import compile_check, tiles
+from vggfast.kernels import compile_cases, compile_check, tiles
 
 def entry(*key):
     return next(t for t in tiles.table() if (t.kernel, t.arch, t.bits) == key)
@@ -23,9 +23,9 @@ def entry(*key):
 hopper = entry("fprop", 90, 16)
 ampere = entry("wgrad", 80, 32)
 for case in (
-    compile_check.fprop_case(replace(hopper, stages=12), "fp16", "relu"),
-    compile_check.wgrad_case(replace(ampere, box=(2, 2, 4), bk=128), "fp32"),
-    compile_check.fprop_case(replace(hopper, bk=16, stages=2), "fp32", "relu"),
+    compile_cases.fprop_case(replace(hopper, stages=12), "fp16", "relu"),
+    compile_cases.wgrad_case(replace(ampere, box=(2, 2, 4), bk=128), "fp32"),
+    compile_cases.fprop_case(replace(hopper, bk=16, stages=2), "fp32", "relu"),
 ):
     print(compile_check.check(case).failures)
 """

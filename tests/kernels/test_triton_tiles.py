@@ -8,6 +8,7 @@ import pytest
 import torch
 from triton_cases import GPU, assert_close, maps, weights
 from vggfast.kernels import ops, tiles
+from vggfast.kernels.launch import gpu
 
 from vggfast import reference
 from vggfast.backends.eager import EagerBackend
@@ -15,7 +16,7 @@ from vggfast.configs import conv_layers
 
 EAGER = EagerBackend()
 # A GPU runs its own generation's entries; the interpreter runs all, descriptors and pointers.
-ENTRIES = [t for t in tiles.table() if not GPU or t.arch == ops._arch(torch.device("cuda"))]
+ENTRIES = [t for t in tiles.table() if not GPU or t.arch == gpu.arch(torch.device("cuda"))]
 
 
 @pytest.mark.parametrize("tile", ENTRIES, ids=lambda t: t.name)

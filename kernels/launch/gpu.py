@@ -1,0 +1,52 @@
+"""The GPU that a launch is for: its generation, its multiprocessors, and how work is shared out."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager, nullcontext
+from functools import lru_cache
+from typing import Any
+
+import torch
+import triton
+from torch import Tensor
+
+from .. import tiles
+
+
+@lru_cache(maxsize=16)
+def arch(device: torch.device) -> int:
+    """The generation whose entries serve the device; sm_120 has only the shared memory of sm_86."""
+    if device.type != "cuda":
+        return 90
+    return 90 if torch.cuda.get_device_capability(device)[0] in (9, 10, 11) else 80
+
+
+@lru_cache(maxsize=16)
+def cores(device: torch.device) -> int:
+    if device.type != "cuda":
+        return 16  # the interpreter has none; a few splits show that they add up
+    return int(torch.cuda.get_device_properties(device).multi_processor_count)
+
+
+def share(items: int, parts: int) -> tuple[int, int]:
+    """Divide ``items`` among about ``parts``: (items each, parts), no part empty."""
+    each = -(-items // max(1, min(parts, items)))
+    return each, -(-items // each)
+
+
+def row_share(rows: int, bp: int, device: torch.device) -> tuple[int, int]:
+    """Rows a program serves (a multiple of ``bp``) and the number of programs."""
+    blocks, programs = share(triton.cdiv(rows, bp), 4 * cores(device))
+    return blocks * bp, programs
+
+
+def on(t: Tensor) -> AbstractContextManager[Any]:
+    """Triton launches on the current device and stream: make the tensor's device current."""
+    return torch.cuda.device(t.device) if t.is_cuda else nullcontext()
+
+
+def choose_tile(
+    kernel: str, x: Tensor, pixels: tuple[int, int, int], c_out: int, c_in: int
+) -> tiles.Tile:
+    """The tile of the table for a product on x's device, in x's dtype; see ``tiles.choose``."""
+    return tiles.choose(kernel, arch(x.device), 8 * x.element_size(), pixels, c_out, c_in)

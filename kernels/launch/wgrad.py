@@ -1,0 +1,44 @@
+"""Launches of the weight gradient: partial sums over splits of the map, then their sum in order."""
+
+from __future__ import annotations
+
+from math import prod
+
+import torch
+import triton
+from torch import Tensor
+
+from ..wgrad3x3 import conv3x3_wgrad_kernel, conv3x3_wgrad_sum_kernel
+from .gpu import choose_tile, cores, share
+from .memory import operand, unit
+
+_MAX_PARTIALS = 1 << 26  # float32 elements of the workspace: 256 MB
+
+
+def wgrad(x: Tensor, dz: Tensor, w: Tensor) -> Tensor:
+    """x (N, H, W, padded C_in), dz (N, H, W, padded C_out) -> dw like w."""
+    n, h, width, _ = x.shape
+    c_out, c_in = w.shape[:2]
+    dw = torch.empty((c_out, c_in, 3, 3), dtype=w.dtype, device=w.device)
+    if x.numel() == 0:
+        return dw.zero_()
+    tile = choose_tile("wgrad", x, (n, h, width), c_out, c_in)
+    ni, th, tw = tile.box
+    counts = tile.counts((n, h, width))
+    programs = 9 * triton.cdiv(c_out, tile.bc) * triton.cdiv(c_in, tile.bk)
+    per_split, splits = share(
+        prod(counts), min(2 * cores(x.device) // programs, _MAX_PARTIALS // (9 * c_out * c_in))
+    )
+    partial = torch.empty((splits, 9, c_out, c_in), dtype=torch.float32, device=x.device)
+    conv3x3_wgrad_kernel[(programs, splits)](
+        operand(x, tile, (*tile.box, tile.bk)),
+        operand(dz, tile, (*tile.box, tile.bc)),
+        partial,
+        n, h, width, x.shape[3] // unit(x), dz.shape[3] // unit(x), c_in, c_out,
+        counts[1], counts[2], prod(counts), per_split,
+        NI=ni, TH=th, TW=tw, BC=tile.bc, BK=tile.bk, TMA=tile.arch >= 90,
+        num_warps=tile.warps, num_stages=tile.stages,
+    )  # fmt: skip
+    pairs, block = c_out * c_in, 1024
+    conv3x3_wgrad_sum_kernel[(triton.cdiv(pairs, block), 9)](partial, dw, pairs, splits, B=block)
+    return dw
