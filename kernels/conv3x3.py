@@ -52,7 +52,6 @@ def conv3x3_fprop_kernel(
 
     Channel counts come in units of 16 bytes, so that the compiler knows rows to be aligned.
     """
-    P: tl.constexpr = NI * TH * TW
     if TMA:
         x_desc = x
         w_desc = w
@@ -65,21 +64,51 @@ def conv3x3_fprop_kernel(
             y_desc = map_descriptor(y, N, HO, WO, QO * UNIT, NI, TH // 2, TW // 2, BC)
         else:
             y_desc = map_descriptor(y, N, HO, WO, QO * UNIT, NI, TH, TW, BC)
-    dtype: tl.constexpr = x_desc.dtype
-    C_in = QI * (128 // dtype.primitive_bitwidth)
+    C_in = QI * (128 // x_desc.dtype.primitive_bitwidth)
+    n0, h0, w0, c0 = place(tl.program_id(0), C_out, tiles_h, tiles_w, NI, TH, TW, BC)
+    acc = products(
+        x_desc, w_desc, n0, h0, w0, c0, C_out, 0, 9 * tl.cdiv(C_in, BK),
+        NI, TH, TW, BC, BK, MIRROR,
+    )  # fmt: skip
+    acc = bias_relu(acc, b_ptr, c0, C_out, RELU, BC)
+    if POOL:
+        store_pooled(acc, y_desc, argmax_ptr, n0, h0, w0, c0, N, HO, WO, C_out, NI, TH, TW, BC)
+    else:
+        full = acc.to(y_desc.dtype).reshape(BC, NI, TH, TW)
+        y_desc.store([n0, h0, w0, c0], full.permute(1, 2, 3, 0))
+
+
+@triton.jit
+def place(
+    i, C_out, tiles_h, tiles_w, NI: tl.constexpr, TH: tl.constexpr, TW: tl.constexpr,
+    BC: tl.constexpr,
+):  # fmt: skip
+    """The first image, row, column and channel of tile ``i``.
+
+    Channel tiles run fastest: the programs that share a box of x run side by side.
+    """
     tiles_c = tl.cdiv(C_out, BC)
-    # Channel tiles run fastest: the programs that share a box of x run side by side.
-    pid = tl.program_id(0)
-    c0 = (pid % tiles_c) * BC
-    tile = pid // tiles_c
+    c0 = (i % tiles_c) * BC
+    tile = i // tiles_c
     w0 = (tile % tiles_w) * TW
     tile = tile // tiles_w
     h0 = (tile % tiles_h) * TH
     n0 = (tile // tiles_h) * NI
+    return n0, h0, w0, c0
 
+
+@triton.jit
+def products(
+    x_desc, w_desc, n0, h0, w0, c0, C_out, begin, end, NI: tl.constexpr, TH: tl.constexpr,
+    TW: tl.constexpr, BC: tl.constexpr, BK: tl.constexpr, MIRROR: tl.constexpr,
+):  # fmt: skip
+    """Steps ``begin`` to ``end`` of the sum for one tile: float32 (BC, NI * TH * TW).
+
+    Taps run inside the channel loop, so nine shifted boxes of the same data follow each other.
+    """
+    P: tl.constexpr = NI * TH * TW
     acc = tl.zeros((BC, P), dtype=tl.float32)
-    # Taps run inside the channel loop, so nine shifted boxes of the same data follow each other.
-    for i in range(9 * tl.cdiv(C_in, BK)):
+    for i in range(begin, end):
         k0 = (i // 9) * BK
         tap = i % 9
         dh = tap // 3 - 1
@@ -90,33 +119,43 @@ def conv3x3_fprop_kernel(
         box = x_desc.load([n0, h0 + dh, w0 + dw, k0])  # (NI, TH, TW, BK)
         weights = w_desc.load([tap * C_out + c0, k0])  # (BC, BK)
         acc = tl.dot(weights, box.reshape(P, BK).T, acc, input_precision="ieee")
+    return acc
 
-    channel = c0 + tl.arange(0, BC)
+
+@triton.jit
+def bias_relu(acc, b_ptr, c0, C_out, RELU: tl.constexpr, BC: tl.constexpr):
+    """relu?(acc + b) for acc (BC, P) of the channels from c0 on; b_ptr (C_out,) or None."""
     if b_ptr is not None:
+        channel = c0 + tl.arange(0, BC)
         bias = tl.load(b_ptr + channel, mask=channel < C_out, other=0.0)
         acc += bias.to(tl.float32)[:, None]
     if RELU:
         acc = tl.maximum(acc, 0.0, propagate_nan=tl.PropagateNan.ALL)
-    if POOL:
-        # Round first: a fused pool then chooses the element a separate pool would choose.
-        rounded = acc.to(dtype).to(tl.float32)
-        best, code = _pool2x2(rounded.reshape(BC, NI, TH // 2, 2, TW // 2, 2))
-        y_desc.store([n0, h0 // 2, w0 // 2, c0], best.to(dtype).permute(1, 2, 3, 0))
-        if argmax_ptr is not None:
-            Q: tl.constexpr = P // 4
-            packed = _pack_codes(code.reshape(BC // 4, 4, Q), c0, C_out, BC)
-            pixel = tl.arange(0, Q)
-            n = n0 + pixel // (TH // 2 * (TW // 2))
-            h = h0 // 2 + pixel // (TW // 2) % (TH // 2)
-            v = w0 // 2 + pixel % (TW // 2)
-            quad = c0 // 4 + tl.arange(0, BC // 4)
-            quads = tl.cdiv(C_out, 4)
-            offset = ((n.to(tl.int64) * HO + h) * WO + v)[None, :] * quads + quad[:, None]
-            inside = ((n < N) & (h < HO) & (v < WO))[None, :] & (quad < quads)[:, None]
-            tl.store(argmax_ptr + offset, packed, mask=inside)
-    else:
-        full = acc.to(dtype).reshape(BC, NI, TH, TW)
-        y_desc.store([n0, h0, w0, c0], full.permute(1, 2, 3, 0))
+    return acc
+
+
+@triton.jit
+def store_pooled(
+    acc, y_desc, argmax_ptr, n0, h0, w0, c0, N, HO, WO, C_out, NI: tl.constexpr,
+    TH: tl.constexpr, TW: tl.constexpr, BC: tl.constexpr,
+):  # fmt: skip
+    """Store the 2x2 pool of acc (BC, NI * TH * TW), and its argmax unless the pointer is None."""
+    # Round first: a fused pool then chooses the element a separate pool would choose.
+    rounded = acc.to(y_desc.dtype).to(tl.float32)
+    best, code = _pool2x2(rounded.reshape(BC, NI, TH // 2, 2, TW // 2, 2))
+    y_desc.store([n0, h0 // 2, w0 // 2, c0], best.to(y_desc.dtype).permute(1, 2, 3, 0))
+    if argmax_ptr is not None:
+        Q: tl.constexpr = NI * TH * TW // 4
+        packed = _pack_codes(code.reshape(BC // 4, 4, Q), c0, C_out, BC)
+        pixel = tl.arange(0, Q)
+        n = n0 + pixel // (TH // 2 * (TW // 2))
+        h = h0 // 2 + pixel // (TW // 2) % (TH // 2)
+        v = w0 // 2 + pixel % (TW // 2)
+        quad = c0 // 4 + tl.arange(0, BC // 4)
+        quads = tl.cdiv(C_out, 4)
+        offset = ((n.to(tl.int64) * HO + h) * WO + v)[None, :] * quads + quad[:, None]
+        inside = ((n < N) & (h < HO) & (v < WO))[None, :] & (quad < quads)[:, None]
+        tl.store(argmax_ptr + offset, packed, mask=inside)
 
 
 @triton.jit
