@@ -92,6 +92,15 @@ def element_cases(arch: int, dtype: str) -> Iterator[Case]:
             {**partial, "dw_ptr": t, **_sizes("pairs", "splits")},
             {"B": 1024},
         ),
+        (
+            "pack3x3.pack3x3_kernel",
+            {
+                "w_ptr": t,
+                "rows_ptr": t,
+                **_sizes("R", "C", "C_PAD", "stride_r", "stride_c", "stride_h", "stride_w"),
+            },
+            {"BR": 16, "BC": 64},
+        ),
     )
     for kernel, types, constants in listed:
         name = f"{kernel.split('.')[1].removesuffix('_kernel')}_sm{arch}_{dtype}"

@@ -17,11 +17,15 @@ from . import _interpreter
 from .conv3x3 import conv3x3_fprop_kernel
 from .launch.fprop import fprop
 from .launch.gpu import on
-from .launch.memory import aligned, tap_rows
+from .launch.memory import aligned
 from .launch.pool import epilogue_backward, maxpool2x2, maxpool2x2_backward
+from .launch.weights import Held, changed, kept_bytes, tap_rows
 from .launch.wgrad import wgrad
 
-__all__ = ["INTERPRETED", "conv3x3", "conv3x3_backward", "maxpool2x2", "maxpool2x2_backward"]
+__all__ = [
+    "INTERPRETED", "Held", "changed", "conv3x3", "conv3x3_backward", "kept_bytes", "maxpool2x2",
+    "maxpool2x2_backward",
+]  # fmt: skip
 
 # Triton decides at import whether its kernels are compiled or interpreted (TRITON_INTERPRET=1).
 INTERPRETED = not isinstance(conv3x3_fprop_kernel, triton.JITFunction)
