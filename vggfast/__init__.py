@@ -15,8 +15,9 @@ import importlib
 from typing import Any
 
 from vggfast import ops
-from vggfast.backends import exact, explain
+from vggfast.backends import clear_weights, exact, explain
 from vggfast.errors import BackendError, InputError
+from vggfast.graph import capture, capture_step
 from vggfast.models import (
     VGG,
     vgg,
@@ -34,8 +35,9 @@ from vggfast.nn import store_weights
 __version__ = "0.1.0"
 
 __all__ = [
-    "VGG", "BackendError", "InputError", "exact", "explain", "ops", "store_weights", "train", "vgg",
-    "vgg11", "vgg11_bn", "vgg13", "vgg13_bn", "vgg16", "vgg16_bn", "vgg19", "vgg19_bn",
+    "VGG", "BackendError", "InputError", "capture", "capture_step", "clear_weights", "exact",
+    "explain", "ops", "store_weights", "train", "vgg", "vgg11", "vgg11_bn", "vgg13", "vgg13_bn",
+    "vgg16", "vgg16_bn", "vgg19", "vgg19_bn",
 ]  # fmt: skip
 
 

@@ -9,6 +9,7 @@ else the first maximum (torch's rule).
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 import torch
@@ -35,6 +36,20 @@ class Call:
     dtype: torch.dtype
     c_in: int = 0
     c_out: int = 0
+
+
+class Holding:
+    """What is made of weights and kept where it is for a CUDA graph (here: nothing)."""
+
+    nbytes = 0
+
+    def use(self) -> AbstractContextManager[None]:
+        """Within it, calls of this thread use what is held, and make what is missing."""
+        return nullcontext()
+
+    def refresh(self, force: bool = False) -> bool:
+        """Make it anew in place if the weights may have changed; whether it did."""
+        return False
 
 
 class Backend:
@@ -64,6 +79,9 @@ class Backend:
         """
         kernel = "own kernel" if op in self.own_ops else "torch's library kernel"
         return f"{kernel} (weights bf16, widened each time)" if stored(op, weights) else kernel
+
+    def clear_weights(self) -> None:
+        """Forget what was made of weights and kept: they may have changed unseen."""
 
     def conv3x3_error(self, quantity: str, size: tuple[int, ...], c_out: int, pool: bool) -> float:
         """The relative rms error of a fast algorithm, beside that of plain sums in fp32.

@@ -9,6 +9,8 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import os
+import sys
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -69,6 +71,14 @@ class TritonBackend(Backend):
         if major < 8:
             return f"its kernels need compute capability 8.0, this GPU has {major}.{minor}"
         return None
+
+    def clear_weights(self) -> None:
+        if "vggfast.kernels.ops" in sys.modules:
+            _ops().changed()
+
+    def hold(self, weights: Iterable[Tensor]) -> Any:
+        """See :func:`vggfast.backends.hold_weights`."""
+        return _ops().Held(weights)
 
     def conv3x3(
         self, x: Tensor, w: Tensor, b: Tensor | None, relu: bool, pool: bool, save_argmax: bool
