@@ -17,33 +17,34 @@ _AGAIN = "allowed is the one that was captured: capture again"
 class Watch:
     """The parameters and buffers of a model, and the state of its optimizer, at a capture.
 
-    Costs a few microseconds a check. A module that was exchanged as a whole is not seen.
+    Every call checks, so this is kept cheap. A module that was exchanged as a whole is not seen.
     """
 
     def __init__(self, model: nn.Module, optimizer: torch.optim.Optimizer | None = None) -> None:
-        self._slots: list[tuple[dict[str, Any], str, str, Tensor, tuple[Any, ...]]] = []
+        self._slots: list[tuple[dict[str, Any], str]] = []  # where each tensor hangs
+        self._names: list[str] = []
+        self.tensors: list[Tensor] = []  # every parameter and buffer
         for path, m in model.named_modules():
             for slots in (m._parameters, m._buffers):
                 for name, t in slots.items():
                     if t is not None:
-                        full = f"{path}.{name}" if path else name
-                        self._slots.append((slots, name, full, t, _place(t)))
+                        self._slots.append((slots, name))
+                        self._names.append(f"{path}.{name}" if path else name)
+                        self.tensors.append(t)
+        self._places = self._now()
         self._optimizer = optimizer
         self._state = None if optimizer is None else _optimizer_state(optimizer)
         self._fixed = None if optimizer is None else _fixed(optimizer)
 
-    @property
-    def tensors(self) -> list[Tensor]:
-        """Every parameter and buffer."""
-        return [t for _, _, _, t, _ in self._slots]
-
     def check(self) -> None:
         """Raise InputError if something is not where it was captured."""
-        for slots, name, full, t, place in self._slots:
-            if slots.get(name) is not t:
-                raise InputError(f"model: got another tensor as {full}, {_AGAIN}")
-            if _place(t) != place:
-                raise InputError(f"model: got {full} moved, resized or (un)frozen, {_AGAIN}")
+        now = self._now()
+        if now != self._places:
+            for name, *facts in zip(self._names, *now, *self._places, strict=True):
+                if facts[0] != facts[3]:
+                    raise InputError(f"model: got another tensor as {name}, {_AGAIN}")
+                if facts[1:3] != facts[4:]:
+                    raise InputError(f"model: got {name} moved, resized or (un)frozen, {_AGAIN}")
         if self._optimizer is None:
             return
         if _fixed(self._optimizer) != self._fixed:
@@ -56,9 +57,13 @@ class Watch:
                 "optimizer: got other momentum buffers (load_state_dict makes them), " + _AGAIN
             )
 
-
-def _place(t: Tensor) -> tuple[Any, ...]:
-    return t.data_ptr(), t.shape, t.stride(), t.dtype, t.requires_grad
+    def _now(self) -> tuple[list[int], list[int], list[bool]]:
+        """Identities, addresses, whether they learn."""
+        return (
+            [id(slots.get(name)) for slots, name in self._slots],
+            [t.data_ptr() for t in self.tensors],
+            [t.requires_grad for t in self.tensors],
+        )
 
 
 def _optimizer_state(optimizer: torch.optim.Optimizer) -> list[int]:
