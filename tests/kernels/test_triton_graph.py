@@ -267,7 +267,7 @@ def test_training_with_a_graph_from_the_command_line(tmp_path: Any) -> None:
         net="A", data="digits", epochs=1, limit=70, batch=32, device="cuda", progress=False
     )
     a, b = result.history[0], plain.history[0]
-    assert a.loss == pytest.approx(b.loss, rel=1e-3)
+    assert a.train_loss == pytest.approx(b.train_loss, rel=1e-3)
 
 
 @needs_gpu
