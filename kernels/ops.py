@@ -1,9 +1,8 @@
 """The public functions of the Triton kernels: convolution and max-pool, forward and backward.
 
 Tensors are (N, C, H, W) in channels_last memory, weights (C_out, C_in, 3, 3) contiguous, all of one
-dtype (float16, bfloat16, float32) and device; callers check that. Sums run in float32, and float32
-products are exact IEEE products on the ordinary cores ("ieee"), never TF32, whatever torch's own
-``allow_tf32`` says: slower than TF32 tensor cores, and right to float32.
+dtype (float16, bfloat16, float32) and device; callers check that. Sums run in float32; precision.py
+tells how products of float32 are made.
 
 Every result is bit-identical from run to run on one machine: no atomics, all sums in a fixed order.
 """

@@ -33,6 +33,7 @@ def conv3x3_wgrad_kernel(
     TW: tl.constexpr,
     BC: tl.constexpr,
     BK: tl.constexpr,
+    PRECISION: tl.constexpr,  # of float32 products
     TMA: tl.constexpr,
 ):
     """The partial dw of one tap, BC output x BK input channels, over one split of the boxes."""
@@ -62,7 +63,7 @@ def conv3x3_wgrad_kernel(
         n0 = i // (tiles_w * tiles_h) * NI
         gradient = dz_desc.load([n0, h0, w0, c0])  # (NI, TH, TW, BC)
         box = x_desc.load([n0, h0 + dh, w0 + dw, k0])  # (NI, TH, TW, BK)
-        acc = tl.dot(gradient.reshape(P, BC).T, box.reshape(P, BK), acc, input_precision="ieee")
+        acc = tl.dot(gradient.reshape(P, BC).T, box.reshape(P, BK), acc, input_precision=PRECISION)
 
     co = c0 + tl.arange(0, BC)
     ci = k0 + tl.arange(0, BK)

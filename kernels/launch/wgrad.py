@@ -8,6 +8,7 @@ import torch
 import triton
 from torch import Tensor
 
+from .. import precision
 from ..wgrad3x3 import conv3x3_wgrad_kernel, conv3x3_wgrad_sum_kernel
 from .gpu import choose_tile, cores, share
 from .memory import operand, unit
@@ -37,7 +38,7 @@ def wgrad(x: Tensor, dz: Tensor, w: Tensor) -> Tensor:
         n, h, width, x.shape[3] // unit(x), dz.shape[3] // unit(x), c_in, c_out,
         counts[1], counts[2], prod(counts), per_split,
         NI=ni, TH=th, TW=tw, BC=tile.bc, BK=tile.bk, TMA=tile.arch >= 90,
-        num_warps=tile.warps, num_stages=tile.stages,
+        PRECISION=precision.of(x.dtype), num_warps=tile.warps, num_stages=tile.stages,
     )  # fmt: skip
     pairs, block = c_out * c_in, 1024
     conv3x3_wgrad_sum_kernel[(triton.cdiv(pairs, block), 9)](partial, dw, pairs, splits, B=block)

@@ -16,10 +16,13 @@ from vggfast.backends.base import OPS, WEIGHTS, Backend, Call
 from vggfast.backends.cpu import CpuBackend
 from vggfast.backends.cpu_conv import exact
 from vggfast.backends.eager import EagerBackend
-from vggfast.backends.triton import TritonBackend
+from vggfast.backends.triton import TritonBackend, get_fp32_precision, set_fp32_precision
 from vggfast.errors import BackendError, InputError
 
-__all__ = ["OPS", "WEIGHTS", "Backend", "Call", "exact", "explain", "get", "names", "select"]
+__all__ = [
+    "OPS", "WEIGHTS", "Backend", "Call", "exact", "explain", "get", "get_fp32_precision", "names",
+    "select", "set_fp32_precision",
+]  # fmt: skip
 
 # Construction has no side effect: what a backend needs is loaded when it is first asked.
 _TABLE: dict[str, Backend] = {b.name: b for b in (EagerBackend(), CpuBackend(), TritonBackend())}
