@@ -103,7 +103,9 @@ def wgrad_case(tile: tiles.Tile, dtype: str, precision: str = "ieee") -> Case:
         **_sizes("tiles_per_split"),
     }
     constants = dict(zip(("NI", "TH", "TW"), tile.box, strict=True))
-    constants.update(BC=tile.bc, BK=tile.bk, TMA=tile.arch >= 90, PRECISION=precision)
+    constants.update(
+        BC=tile.bc, BK=tile.bk, TAPS=tile.taps, TMA=tile.arch >= 90, PRECISION=precision
+    )
     return Case(
         f"{tile.name}_{_products(dtype, precision)}", "wgrad3x3.conv3x3_wgrad_kernel",
         tile.arch, tile.bits, types, constants, tile.warps, tile.stages, True,

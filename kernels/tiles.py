@@ -29,6 +29,7 @@ class Tile:
     stages: int
     warps: int
     persistent: bool = False  # one program a multiprocessor, which takes tile after tile
+    taps: int = 1  # of a program of wgrad: 1, or 3, which share their box of dz
     ieee: bool = False  # for float32 products on the ordinary cores
     split: int = 0  # programs that share a tile; 0: as many as fill the GPU
 
@@ -37,13 +38,21 @@ class Tile:
         """For tables and test ids, such as ``fprop_sm90_16b_1x4x32_128x64``."""
         box = "x".join(map(str, self.box))
         kind = "ieee" if self.ieee else f"{self.bits}b"
-        form = "_persistent" if self.persistent else ""
+        form = ("_persistent" if self.persistent else "") + ("_3taps" if self.taps == 3 else "")
         return f"{self.kernel}_sm{self.arch}_{kind}_{box}_{self.bc}x{self.bk}{form}"
 
     def counts(self, pixels: tuple[int, int, int]) -> tuple[int, int, int]:
         """How many boxes cover a map of ``pixels`` = (N, H, W) along each axis."""
         n, h, w = (-(-size // side) for size, side in zip(pixels, self.box, strict=True))
         return n, h, w
+
+    @property
+    def shared(self) -> int:
+        """Bytes of shared memory that the pipeline of loads takes."""
+        rows = prod(self.box) * self.bk + self.bc * self.bk  # fprop: x and w
+        if self.kernel == "wgrad":
+            rows = prod(self.box) * (self.bc + self.taps * self.bk)  # dz and x
+        return self.stages * rows * self.bits // 8
 
     def programs(self, pixels: tuple[int, int, int], c_out: int) -> int:
         """How many tiles cover the output."""
