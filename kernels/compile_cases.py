@@ -135,6 +135,29 @@ def element_cases(arch: int, dtype: str) -> Iterator[Case]:
         yield Case(name, kernel, arch, 16 if dtype != "fp32" else 32, types, dict(constants))
 
 
+def linear_cases(arch: int) -> Iterator[Case]:
+    """The fully connected layer for a few images, with the constants of launch/linear.py."""
+    for dtype, bk, precision in (("bf16", 128, "ieee"), ("fp32", 64, "tf32x3")):
+        tma = arch >= 90
+        types = {
+            "x": f"tensordesc<{dtype}[16, {bk}]>" if tma else f"*{dtype}",
+            "w": f"tensordesc<{dtype}[64, {bk}]>" if tma else f"*{dtype}",
+            "partial_ptr": "*fp32",
+            **_sizes("M", "OUT", "QK", "blocks_per_split"),
+        }
+        constants = {"BM": 16, "BO": 64, "BK": bk, "PRECISION": precision, "TMA": tma}
+        yield Case(
+            f"linear_split_sm{arch}_{_products(dtype, precision)}", "linear.linear_split_kernel",
+            arch, 16 if dtype == "bf16" else 32, types, constants, 4, 5, True,
+        )  # fmt: skip
+    types = {"partial_ptr": "*fp32", "b_ptr": "*bf16", "y_ptr": "*bf16"}
+    types.update(_sizes("M", "OUT", "splits"))
+    yield Case(
+        f"linear_join_sm{arch}_bf16", "linear.linear_join_kernel", arch, 16, types,
+        {"RELU": True, "B": 256},
+    )  # fmt: skip
+
+
 def cases(every: bool = False) -> Iterator[Case]:
     """The compilations of the check, ``every`` one or the default choice.
 
@@ -159,3 +182,4 @@ def cases(every: bool = False) -> Iterator[Case]:
                 yield from split_cases(tile, "bf16")
     for arch in ARCHES:
         yield from element_cases(arch, "bf16")
+        yield from linear_cases(arch)

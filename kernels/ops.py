@@ -16,11 +16,16 @@ from . import _interpreter
 from .conv3x3 import conv3x3_fprop_kernel
 from .launch.fprop import fprop
 from .launch.gpu import on
+from .launch.linear import linear
+from .launch.linear import serves as serves_linear
 from .launch.memory import aligned, tap_rows
 from .launch.pool import epilogue_backward, maxpool2x2, maxpool2x2_backward
 from .launch.wgrad import wgrad
 
-__all__ = ["INTERPRETED", "conv3x3", "conv3x3_backward", "maxpool2x2", "maxpool2x2_backward"]
+__all__ = [
+    "INTERPRETED", "conv3x3", "conv3x3_backward", "linear", "maxpool2x2", "maxpool2x2_backward",
+    "serves_linear",
+]  # fmt: skip
 
 # Triton decides at import whether its kernels are compiled or interpreted (TRITON_INTERPRET=1).
 INTERPRETED = not isinstance(conv3x3_fprop_kernel, triton.JITFunction)

@@ -19,9 +19,10 @@ BOUND = {"ieee": 1e-6, "tf32x3": 2e-6, "tf32": 1.2e-3}
 
 @pytest.fixture(autouse=True)
 def restored() -> Iterator[None]:
-    before = precision.get()
+    before, matrices = precision.get(), torch.backends.cuda.matmul.allow_tf32
     yield
     precision.set(before)
+    torch.backends.cuda.matmul.allow_tf32 = matrices
 
 
 def test_follows_torch(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -31,6 +32,10 @@ def test_follows_torch(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
     assert precision.of(torch.float32) == "tf32x3"
     assert precision.of(torch.float16) == "ieee"
+    torch.backends.cuda.matmul.allow_tf32 = True
+    assert precision.of(torch.float32, matrix=True) == "tf32"
+    torch.backends.cuda.matmul.allow_tf32 = False
+    assert precision.of(torch.float32, matrix=True) == "tf32x3"
 
 
 @pytest.mark.parametrize("mode", ["ieee", "tf32x3", "tf32"])

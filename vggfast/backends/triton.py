@@ -30,7 +30,7 @@ def _interpreting() -> bool:
 
 
 class TritonBackend(Backend):
-    """Serves conv3x3 and maxpool2x2 in float16, bfloat16 and float32.
+    """Serves conv3x3, maxpool2x2 and small FC layers in float16, bfloat16 and float32.
 
     Sums run in float32. How float32 products are made: :func:`set_fp32_precision`.
     """
@@ -69,6 +69,17 @@ class TritonBackend(Backend):
         if major < 8:
             return f"its kernels need compute capability 8.0, this GPU has {major}.{minor}"
         return None
+
+    def how(self, op: str, dtype: torch.dtype = torch.float32, weights: str = "fp32") -> str:
+        if op == "linear" and weights == "fp32":
+            return "own kernel (batch <= 16, else torch's), backward torch's"
+        return super().how(op, dtype, weights)
+
+    def gemm(self, x: Tensor, w: Tensor, b: Tensor | None, relu: bool) -> Tensor:
+        if not _ops().serves_linear(x, w):
+            return super().gemm(x, w, b, relu)
+        y: Tensor = _ops().linear(x, w, b, relu)
+        return y
 
     def conv3x3(
         self, x: Tensor, w: Tensor, b: Tensor | None, relu: bool, pool: bool, save_argmax: bool
