@@ -1,10 +1,13 @@
 """Hand-written Triton kernels of VGG: 3x3 convolution with its epilogue, 2x2 max-pool, gradients.
 
-conv3x3.py, pool2x2.py,
-pack3x3.py ...           the kernels: mathematics, layouts, nothing about launching
-ops.py                   what a caller uses: lays out memory, chooses tiles, launches
+conv3x3.py, split3x3.py, wgrad3x3.py, pool2x2.py, pack3x3.py
+                         the kernels: mathematics, layouts, nothing about launching
+launch/                  their host side, one file a pass: lays out memory, chooses tiles, launches
+ops.py                   what a caller uses
+precision.py             how float32 products are made
 tiles.json, tiles.py     the tile table and the rule that chooses from it
-compile_check.py         compiles the whole table without a GPU and looks at the machine code
+compile_cases.py, compile_check.py
+                         compiles the whole table without a GPU and looks at the machine code
 
 This package imports torch and triton and nothing of vggfast; importing ``vggfast.kernels`` itself
 imports neither. To run on CPU tensors, TRITON_INTERPRET=1 must be set before ``ops`` is imported.

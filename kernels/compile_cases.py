@@ -34,7 +34,7 @@ def _operand(tile: tiles.Tile, dtype: str, *box: int) -> str:
     return f"tensordesc<{dtype}[{', '.join(map(str, box))}]>" if tile.arch >= 90 else f"*{dtype}"
 
 
-def fprop_case(tile: tiles.Tile, dtype: str, variant: str) -> Case:
+def fprop_case(tile: tiles.Tile, dtype: str, variant: str, precision: str = "ieee") -> Case:
     """``variant``: "relu" (bias and ReLU), "pool" (the same, pool and argmax) or "dgrad"."""
     (ni, th, tw), bc, bk = tile.box, tile.bc, tile.bk
     pool, dgrad = variant == "pool", variant == "dgrad"
@@ -45,21 +45,56 @@ def fprop_case(tile: tiles.Tile, dtype: str, variant: str) -> Case:
         "b_ptr": f"*{dtype}",
         "y": _operand(tile, dtype, *stored, bc),
         "argmax_ptr": "*u8",
-        **_sizes("N", "H", "W", "HO", "WO", "QI", "QO", "C_out", "tiles_h", "tiles_w"),
+        **_sizes("N", "H", "W", "HO", "WO", "QI", "QO", "C_out", "tiles_h", "tiles_w", "tiles"),
     }
     constants: dict[str, Any] = {
         "NI": ni, "TH": th, "TW": tw, "BC": bc, "BK": bk, "TMA": tile.arch >= 90,
-        "RELU": not dgrad, "POOL": pool, "MIRROR": dgrad,
+        "RELU": not dgrad, "POOL": pool, "MIRROR": dgrad, "PRECISION": precision,
+        "PERSISTENT": tile.persistent,
     }  # fmt: skip
     absent = (["b_ptr"] if dgrad else []) + ([] if pool else ["argmax_ptr"])
     constants.update(dict.fromkeys(absent))
     return Case(
-        f"{tile.name}_{variant}_{dtype}", "conv3x3.conv3x3_fprop_kernel", tile.arch, tile.bits,
-        types, constants, tile.warps, tile.stages, True,
+        f"{tile.name}_{variant}_{_products(dtype, precision)}", "conv3x3.conv3x3_fprop_kernel",
+        tile.arch, tile.bits, types, constants, tile.warps, tile.stages, True,
     )  # fmt: skip
 
 
-def wgrad_case(tile: tiles.Tile, dtype: str) -> Case:
+def split_cases(tile: tiles.Tile, dtype: str) -> Iterator[Case]:
+    """The two kernels of a sum that several programs share."""
+    (ni, th, tw), bc, joined = tile.box, tile.bc, 16
+    box: dict[str, Any] = {"NI": ni, "TH": th, "TW": tw, "BC": bc, "TMA": tile.arch >= 90}
+    places = _sizes("N", "C_out", "tiles_h", "tiles_w", "tiles")
+    types = {
+        "x": _operand(tile, dtype, ni, th, tw, tile.bk),
+        "w": _operand(tile, dtype, bc, tile.bk),
+        "partial_ptr": "*fp32",
+        **_sizes("H", "W", "QI", "steps_per_split"),
+        **places,
+    }
+    yield Case(
+        f"{tile.name}_split_{dtype}", "split3x3.conv3x3_split_kernel", tile.arch, tile.bits, types,
+        {**box, "BK": tile.bk, "MIRROR": False, "PRECISION": "ieee"}, tile.warps, tile.stages, True,
+    )  # fmt: skip
+    types = {
+        "partial_ptr": "*fp32",
+        "b_ptr": f"*{dtype}",
+        "y": _operand(tile, dtype, ni, th // 2, tw // 2, joined),
+        "argmax_ptr": "*u8",
+        **_sizes("HO", "WO", "QO", "splits"),
+        **places,
+    }
+    yield Case(
+        f"{tile.name}_join_{dtype}", "split3x3.conv3x3_join_kernel", tile.arch, tile.bits, types,
+        {**box, "BJ": joined, "RELU": True, "POOL": True}, tile.warps,
+    )  # fmt: skip
+
+
+def _products(dtype: str, precision: str) -> str:
+    return f"{dtype}_{precision}" if dtype == "fp32" else dtype
+
+
+def wgrad_case(tile: tiles.Tile, dtype: str, precision: str = "ieee") -> Case:
     types = {
         "x": _operand(tile, dtype, *tile.box, tile.bk),
         "dz": _operand(tile, dtype, *tile.box, tile.bc),
@@ -68,10 +103,12 @@ def wgrad_case(tile: tiles.Tile, dtype: str) -> Case:
         **_sizes("tiles_per_split"),
     }
     constants = dict(zip(("NI", "TH", "TW"), tile.box, strict=True))
-    constants.update(BC=tile.bc, BK=tile.bk, TMA=tile.arch >= 90)
+    constants.update(
+        BC=tile.bc, BK=tile.bk, TAPS=tile.taps, TMA=tile.arch >= 90, PRECISION=precision
+    )
     return Case(
-        f"{tile.name}_{dtype}", "wgrad3x3.conv3x3_wgrad_kernel", tile.arch, tile.bits,
-        types, constants, tile.warps, tile.stages, True,
+        f"{tile.name}_{_products(dtype, precision)}", "wgrad3x3.conv3x3_wgrad_kernel",
+        tile.arch, tile.bits, types, constants, tile.warps, tile.stages, True,
     )  # fmt: skip
 
 
@@ -107,6 +144,29 @@ def element_cases(arch: int, dtype: str) -> Iterator[Case]:
         yield Case(name, kernel, arch, 16 if dtype != "fp32" else 32, types, dict(constants))
 
 
+def linear_cases(arch: int) -> Iterator[Case]:
+    """The fully connected layer for a few images, with the constants of launch/linear.py."""
+    for dtype, bk, precision in (("bf16", 128, "ieee"), ("fp32", 64, "tf32x3")):
+        tma = arch >= 90
+        types = {
+            "x": f"tensordesc<{dtype}[16, {bk}]>" if tma else f"*{dtype}",
+            "w": f"tensordesc<{dtype}[64, {bk}]>" if tma else f"*{dtype}",
+            "partial_ptr": "*fp32",
+            **_sizes("M", "OUT", "QK", "blocks_per_split"),
+        }
+        constants = {"BM": 16, "BO": 64, "BK": bk, "PRECISION": precision, "TMA": tma}
+        yield Case(
+            f"linear_split_sm{arch}_{_products(dtype, precision)}", "linear.linear_split_kernel",
+            arch, 16 if dtype == "bf16" else 32, types, constants, 4, 5, True,
+        )  # fmt: skip
+    types = {"partial_ptr": "*fp32", "b_ptr": "*bf16", "y_ptr": "*bf16"}
+    types.update(_sizes("M", "OUT", "splits"))
+    yield Case(
+        f"linear_join_sm{arch}_bf16", "linear.linear_join_kernel", arch, 16, types,
+        {"RELU": True, "B": 256},
+    )  # fmt: skip
+
+
 def cases(every: bool = False) -> Iterator[Case]:
     """The compilations of the check, ``every`` one or the default choice.
 
@@ -114,13 +174,21 @@ def cases(every: bool = False) -> Iterator[Case]:
     without the pool and as dgrad. fp16 and bf16 share code, so the variants share them out.
     """
     for tile in tiles.table():
-        one, other = ("fp16", "bf16") if tile.bits == 16 else ("fp32", "fp32")
-        if tile.kernel == "wgrad":
-            yield wgrad_case(tile, other)
-            continue
-        yield fprop_case(tile, other, "pool")
-        if every or (tile.bits == 16 and tile.bc == 128):
-            yield fprop_case(tile, one, "relu")
-            yield fprop_case(tile, other, "dgrad")
+        if tile.bits == 32:
+            for precision in ("ieee",) if tile.ieee else ("tf32", "tf32x3"):
+                if tile.kernel == "wgrad":
+                    yield wgrad_case(tile, "fp32", precision)
+                else:
+                    yield fprop_case(tile, "fp32", "pool", precision)
+        elif tile.kernel == "wgrad":
+            yield wgrad_case(tile, "bf16")
+        else:
+            yield fprop_case(tile, "bf16", "pool")
+            if every or tile.bc == 128:
+                yield fprop_case(tile, "fp16", "relu")
+                yield fprop_case(tile, "bf16", "dgrad")
+            if not tile.persistent and (every or (tile.box[0] == 1 and tile.bk > 16)):
+                yield from split_cases(tile, "bf16")
     for arch in ARCHES:
         yield from element_cases(arch, "bf16")
+        yield from linear_cases(arch)

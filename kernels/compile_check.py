@@ -7,7 +7,7 @@ prints a row per compiled kernel and exits 1 if a gate fails:
 - shared memory fits: 232448 bytes on sm_90; 101376 on sm_80, which is what sm_86, sm_89 and sm_120
   have, so that the same entries serve them (sm_80 itself has 166912);
 - nothing spills: a stack of 0 bytes, and no LDL or STL in the GEMMs;
-- 16-bit products run on tensor cores: HGMMA on sm_90, HMMA on sm_80;
+- 16-bit and TF32 products run on tensor cores: HGMMA on sm_90, HMMA on sm_80;
 - operands are copied in the background: UTMALDG (TMA) on sm_90, LDGSTS on sm_80;
 - in fprop on sm_90 no operand passes through registers: no LDSM before the last HGMMA.
 
@@ -110,11 +110,14 @@ def _failures(case: Case, facts: Facts) -> Iterator[str]:
     if not case.is_gemm:
         return
     mma, copy = {80: ("HMMA", "LDGSTS"), 90: ("HGMMA", "UTMALDG")}[case.arch]
-    if case.bits == 16 and not counts[mma]:
+    precision = case.constants.get("PRECISION", "ieee") if case.bits == 32 else "tensor cores"
+    if precision != "ieee" and not counts[mma]:
         yield f"no {mma}"
     if not counts[copy]:
         yield f"no {copy}"
-    if case.arch == 90 and "fprop" in case.kernel and facts.early_ldsm:
+    # Three products of a float32 need it in registers, where it is taken apart.
+    direct = precision != "tf32x3" and ("fprop" in case.kernel or "split" in case.kernel)
+    if case.arch == 90 and direct and facts.early_ldsm:
         yield f"{facts.early_ldsm} LDSM before the last {mma}"
 
 

@@ -21,7 +21,7 @@ from .pool2x2 import winner
 SIZES = ["N", "H", "W", "HO", "WO", "QI", "QO", "C_in", "C_out", "tiles_h", "tiles_w"]
 
 
-@triton.jit(do_not_specialize=SIZES)
+@triton.jit(do_not_specialize=[*SIZES, "tiles"])
 def conv3x3_fprop_kernel(
     x,  # (N, H, W, 16 bytes x QI channels); box (NI, TH, TW, BK)
     w,  # (9 * C_out, 16 bytes x QI): row tap * C_out + co, tap = 3 r + s; box (BC, BK)
@@ -38,6 +38,7 @@ def conv3x3_fprop_kernel(
     C_out,
     tiles_h,
     tiles_w,
+    tiles,
     NI: tl.constexpr,
     TH: tl.constexpr,
     TW: tl.constexpr,
@@ -46,9 +47,11 @@ def conv3x3_fprop_kernel(
     RELU: tl.constexpr,
     POOL: tl.constexpr,
     MIRROR: tl.constexpr,  # taps point the other way: dgrad
+    PRECISION: tl.constexpr,  # of float32 products: "ieee", "tf32x3" or "tf32"
+    PERSISTENT: tl.constexpr,  # a program takes every so manieth tile instead of one
     TMA: tl.constexpr,  # x, w and y are tensor descriptors made by the host, else pointers
 ):
-    """One box of output pixels x BC output channels; (HO, WO) is the size of y's map.
+    """Boxes of output pixels x BC output channels; (HO, WO) is the size of y's map.
 
     Channel counts come in units of 16 bytes, so that the compiler knows rows to be aligned.
     """
@@ -65,10 +68,31 @@ def conv3x3_fprop_kernel(
         else:
             y_desc = map_descriptor(y, N, HO, WO, QO * UNIT, NI, TH, TW, BC)
     C_in = QI * (128 // x_desc.dtype.primitive_bitwidth)
-    n0, h0, w0, c0 = place(tl.program_id(0), C_out, tiles_h, tiles_w, NI, TH, TW, BC)
+    if PERSISTENT:
+        # Flattened, the loads of the next tile are under way while a tile is finished.
+        for i in tl.range(tl.program_id(0), tiles, tl.num_programs(0), flatten=True):
+            fprop_tile(
+                x_desc, w_desc, b_ptr, y_desc, argmax_ptr, i, N, HO, WO, C_in, C_out,
+                tiles_h, tiles_w, NI, TH, TW, BC, BK, RELU, POOL, MIRROR, PRECISION,
+            )  # fmt: skip
+    else:
+        fprop_tile(
+            x_desc, w_desc, b_ptr, y_desc, argmax_ptr, tl.program_id(0), N, HO, WO, C_in, C_out,
+            tiles_h, tiles_w, NI, TH, TW, BC, BK, RELU, POOL, MIRROR, PRECISION,
+        )  # fmt: skip
+
+
+@triton.jit
+def fprop_tile(
+    x_desc, w_desc, b_ptr, y_desc, argmax_ptr, i, N, HO, WO, C_in, C_out, tiles_h, tiles_w,
+    NI: tl.constexpr, TH: tl.constexpr, TW: tl.constexpr, BC: tl.constexpr, BK: tl.constexpr,
+    RELU: tl.constexpr, POOL: tl.constexpr, MIRROR: tl.constexpr, PRECISION: tl.constexpr,
+):  # fmt: skip
+    """Tile ``i`` from its products to y."""
+    n0, h0, w0, c0 = place(i, C_out, tiles_h, tiles_w, NI, TH, TW, BC)
     acc = products(
         x_desc, w_desc, n0, h0, w0, c0, C_out, 0, 9 * tl.cdiv(C_in, BK),
-        NI, TH, TW, BC, BK, MIRROR,
+        NI, TH, TW, BC, BK, MIRROR, PRECISION,
     )  # fmt: skip
     acc = bias_relu(acc, b_ptr, c0, C_out, RELU, BC)
     if POOL:
@@ -101,6 +125,7 @@ def place(
 def products(
     x_desc, w_desc, n0, h0, w0, c0, C_out, begin, end, NI: tl.constexpr, TH: tl.constexpr,
     TW: tl.constexpr, BC: tl.constexpr, BK: tl.constexpr, MIRROR: tl.constexpr,
+    PRECISION: tl.constexpr = "ieee",
 ):  # fmt: skip
     """Steps ``begin`` to ``end`` of the sum for one tile: float32 (BC, NI * TH * TW).
 
@@ -118,7 +143,7 @@ def products(
             dw = -dw
         box = x_desc.load([n0, h0 + dh, w0 + dw, k0])  # (NI, TH, TW, BK)
         weights = w_desc.load([tap * C_out + c0, k0])  # (BC, BK)
-        acc = tl.dot(weights, box.reshape(P, BK).T, acc, input_precision="ieee")
+        acc = tl.dot(weights, box.reshape(P, BK).T, acc, input_precision=PRECISION)
     return acc
 
 

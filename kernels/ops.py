@@ -1,9 +1,8 @@
 """The public functions of the Triton kernels: convolution and max-pool, forward and backward.
 
 Tensors are (N, C, H, W) in channels_last memory, weights (C_out, C_in, 3, 3) contiguous, all of one
-dtype (float16, bfloat16, float32) and device; callers check that. Sums run in float32, and float32
-products are exact IEEE products on the ordinary cores ("ieee"), never TF32, whatever torch's own
-``allow_tf32`` says: slower than TF32 tensor cores, and right to float32.
+dtype (float16, bfloat16, float32) and device; callers check that. Sums run in float32; precision.py
+tells how products of float32 are made.
 
 Every result is bit-identical from run to run on one machine: no atomics, all sums in a fixed order.
 """
@@ -17,14 +16,16 @@ from . import _interpreter
 from .conv3x3 import conv3x3_fprop_kernel
 from .launch.fprop import fprop
 from .launch.gpu import on
+from .launch.linear import linear
+from .launch.linear import serves as serves_linear
 from .launch.memory import aligned
 from .launch.pool import epilogue_backward, maxpool2x2, maxpool2x2_backward
 from .launch.weights import Held, changed, kept_bytes, tap_rows
 from .launch.wgrad import wgrad
 
 __all__ = [
-    "INTERPRETED", "Held", "changed", "conv3x3", "conv3x3_backward", "kept_bytes", "maxpool2x2",
-    "maxpool2x2_backward",
+    "INTERPRETED", "Held", "changed", "conv3x3", "conv3x3_backward", "kept_bytes", "linear",
+    "maxpool2x2", "maxpool2x2_backward", "serves_linear",
 ]  # fmt: skip
 
 # Triton decides at import whether its kernels are compiled or interpreted (TRITON_INTERPRET=1).

@@ -28,22 +28,45 @@ class Tile:
     bk: int
     stages: int
     warps: int
+    persistent: bool = False  # one program a multiprocessor, which takes tile after tile
+    taps: int = 1  # of a program of wgrad: 1, or 3, which share their box of dz
+    ieee: bool = False  # for float32 products on the ordinary cores
+    split: int = 0  # programs that share a tile; 0: as many as fill the GPU
 
     @property
     def name(self) -> str:
         """For tables and test ids, such as ``fprop_sm90_16b_1x4x32_128x64``."""
         box = "x".join(map(str, self.box))
-        return f"{self.kernel}_sm{self.arch}_{self.bits}b_{box}_{self.bc}x{self.bk}"
+        kind = "ieee" if self.ieee else f"{self.bits}b"
+        form = ("_persistent" if self.persistent else "") + ("_3taps" if self.taps == 3 else "")
+        return f"{self.kernel}_sm{self.arch}_{kind}_{box}_{self.bc}x{self.bk}{form}"
 
     def counts(self, pixels: tuple[int, int, int]) -> tuple[int, int, int]:
         """How many boxes cover a map of ``pixels`` = (N, H, W) along each axis."""
         n, h, w = (-(-size // side) for size, side in zip(pixels, self.box, strict=True))
         return n, h, w
 
+    @property
+    def shared(self) -> int:
+        """Bytes of shared memory that the pipeline of loads takes."""
+        rows = prod(self.box) * self.bk + self.bc * self.bk  # fprop: x and w
+        if self.kernel == "wgrad":
+            rows = prod(self.box) * (self.bc + self.taps * self.bk)  # dz and x
+        return self.stages * rows * self.bits // 8
+
+    def programs(self, pixels: tuple[int, int, int], c_out: int) -> int:
+        """How many tiles cover the output."""
+        return prod(self.counts(pixels)) * -(-c_out // self.bc)
+
     def work(self, pixels: tuple[int, int, int], c_out: int, c_in: int) -> int:
         """Multiplications per tap a map takes with this tile, the waste of part tiles included."""
         volume = prod(self.counts(pixels)) * prod(self.box)
         return volume * -(-c_out // self.bc) * self.bc * -(-c_in // self.bk) * self.bk
+
+
+# Two tiles for each of an H100's 132 multiprocessors: with fewer, a program has no next tile whose
+# loads could run beside the end of this one.
+_LEAST_PERSISTENT = 264
 
 
 @lru_cache(maxsize=1)
@@ -71,7 +94,13 @@ def forced(tile: Tile) -> Iterator[None]:
 
 
 def choose(
-    kernel: str, arch: int, bits: int, pixels: tuple[int, int, int], c_out: int, c_in: int
+    kernel: str,
+    arch: int,
+    bits: int,
+    pixels: tuple[int, int, int],
+    c_out: int,
+    c_in: int,
+    ieee: bool = False,
 ) -> Tile:
     """The entry that wastes least on this shape; among equals the first of the table.
 
@@ -81,13 +110,25 @@ def choose(
         bits: width of the dtype, 16 or 32.
         pixels: (N, H, W) of the map that is tiled.
         c_out, c_in: output and input channels of the product (for dgrad: those of dx and of dz).
+        ieee: whether float32 products are made on the ordinary cores.
     """
-    return _forced.get(kernel) or _choose(kernel, arch, bits, pixels, c_out, c_in)
+    return _forced.get(kernel) or _choose(kernel, arch, bits, pixels, c_out, c_in, ieee)
 
 
 @lru_cache(maxsize=4096)
 def _choose(
-    kernel: str, arch: int, bits: int, pixels: tuple[int, int, int], c_out: int, c_in: int
+    kernel: str,
+    arch: int,
+    bits: int,
+    pixels: tuple[int, int, int],
+    c_out: int,
+    c_in: int,
+    ieee: bool,
 ) -> Tile:
-    fitting = [t for t in table() if (t.kernel, t.arch, t.bits) == (kernel, arch, bits)]
+    def fits(t: Tile) -> bool:
+        if t.persistent and t.programs(pixels, c_out) < _LEAST_PERSISTENT:
+            return False
+        return (t.kernel, t.arch, t.bits, t.ieee) == (kernel, arch, bits, ieee)
+
+    fitting = filter(fits, table())
     return min(fitting, key=lambda t: t.work(pixels, c_out, c_in))

@@ -33,9 +33,11 @@ def conv3x3_wgrad_kernel(
     TW: tl.constexpr,
     BC: tl.constexpr,
     BK: tl.constexpr,
+    TAPS: tl.constexpr,  # of a program: 1, or the 3 of a row, which share dz
+    PRECISION: tl.constexpr,  # of float32 products
     TMA: tl.constexpr,
 ):
-    """The partial dw of one tap, BC output x BK input channels, over one split of the boxes."""
+    """The partial dw of some taps, BC output x BK input channels, over one split of the boxes."""
     P: tl.constexpr = NI * TH * TW
     if TMA:
         x_desc = x
@@ -44,9 +46,10 @@ def conv3x3_wgrad_kernel(
         UNIT: tl.constexpr = 128 // x.dtype.element_ty.primitive_bitwidth
         x_desc = map_descriptor(x, N, H, W, QI * UNIT, NI, TH, TW, BK)
         dz_desc = map_descriptor(dz, N, H, W, QO * UNIT, NI, TH, TW, BC)
-    # Taps run fastest: nine programs side by side read the same boxes.
-    tap = tl.program_id(0) % 9
-    block = tl.program_id(0) // 9
+    # Taps run fastest: programs side by side read the same boxes.
+    groups: tl.constexpr = 9 // TAPS
+    tap = (tl.program_id(0) % groups) * TAPS
+    block = tl.program_id(0) // groups
     blocks_k = tl.cdiv(C_in, BK)
     k0 = (block % blocks_k) * BK
     c0 = (block // blocks_k) * BC
@@ -55,20 +58,33 @@ def conv3x3_wgrad_kernel(
     dw = tap % 3 - 1
 
     acc = tl.zeros((BC, BK), dtype=tl.float32)
+    second = acc
+    third = acc
     begin = split * tiles_per_split
     for i in range(begin, tl.minimum(begin + tiles_per_split, tiles)):
         w0 = (i % tiles_w) * TW
         h0 = (i // tiles_w) % tiles_h * TH
         n0 = i // (tiles_w * tiles_h) * NI
-        gradient = dz_desc.load([n0, h0, w0, c0])  # (NI, TH, TW, BC)
+        gradient = dz_desc.load([n0, h0, w0, c0]).reshape(P, BC).T  # (BC, P)
         box = x_desc.load([n0, h0 + dh, w0 + dw, k0])  # (NI, TH, TW, BK)
-        acc = tl.dot(gradient.reshape(P, BC).T, box.reshape(P, BK), acc, input_precision="ieee")
+        acc = tl.dot(gradient, box.reshape(P, BK), acc, input_precision=PRECISION)
+        if TAPS == 3:
+            box = x_desc.load([n0, h0 + dh, w0, k0])
+            second = tl.dot(gradient, box.reshape(P, BK), second, input_precision=PRECISION)
+            box = x_desc.load([n0, h0 + dh, w0 + 1, k0])
+            third = tl.dot(gradient, box.reshape(P, BK), third, input_precision=PRECISION)
 
     co = c0 + tl.arange(0, BC)
     ci = k0 + tl.arange(0, BK)
-    row = (tl.cast(split, tl.int64) * 9 + tap) * C_out + co  # [BC]
     inside = (co < C_out)[:, None] & (ci < C_in)[None, :]
-    tl.store(partial_ptr + row[:, None] * C_in + ci[None, :], acc, mask=inside)
+    pairs = tl.cast(C_out, tl.int64) * C_in
+    # One 64-bit address and narrow offsets: wide ones for every sum would take all registers.
+    to = partial_ptr + (tl.cast(split, tl.int64) * 9 + tap) * pairs
+    offsets = co[:, None] * C_in + ci[None, :]
+    tl.store(to + offsets, acc, mask=inside)
+    if TAPS == 3:
+        tl.store(to + pairs + offsets, second, mask=inside)
+        tl.store(to + 2 * pairs + offsets, third, mask=inside)
 
 
 @triton.jit(do_not_specialize=["pairs", "splits"])

@@ -15,7 +15,13 @@ import importlib
 from typing import Any
 
 from vggfast import ops
-from vggfast.backends import clear_weights, exact, explain
+from vggfast.backends import (
+    clear_weights,
+    exact,
+    explain,
+    get_fp32_precision,
+    set_fp32_precision,
+)  # fmt: skip
 from vggfast.errors import BackendError, InputError
 from vggfast.graph import capture, capture_step
 from vggfast.models import (
@@ -36,8 +42,8 @@ __version__ = "0.1.0"
 
 __all__ = [
     "VGG", "BackendError", "InputError", "capture", "capture_step", "clear_weights", "exact",
-    "explain", "ops", "store_weights", "train", "vgg", "vgg11", "vgg11_bn", "vgg13", "vgg13_bn",
-    "vgg16", "vgg16_bn", "vgg19", "vgg19_bn",
+    "explain", "get_fp32_precision", "ops", "set_fp32_precision", "store_weights", "train", "vgg",
+    "vgg11", "vgg11_bn", "vgg13", "vgg13_bn", "vgg16", "vgg16_bn", "vgg19", "vgg19_bn",
 ]  # fmt: skip
 
 

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-from math import prod
+from typing import Any
 
 import torch
 import triton
 from torch import Tensor
 
+from .. import precision, tiles
 from ..conv3x3 import conv3x3_fprop_kernel
-from .gpu import choose_tile
+from ..split3x3 import conv3x3_join_kernel, conv3x3_split_kernel
+from .gpu import choose_tile, cores, share
 from .memory import empty_argmax, operand, unit
+
+_LEAST_STEPS = 4  # of a split: fewer do not fill the pipeline of loads
+_JOINED = 16  # channels a program of the joining kernel takes
 
 
 def fprop(
@@ -29,21 +34,49 @@ def fprop(
     per16 = unit(x)
     y = torch.empty((n, ho, wo, -(-c_out // per16) * per16), dtype=x.dtype, device=x.device)
     argmax = empty_argmax(y[..., :c_out]) if pool and save_argmax else None
-    if y.numel():
-        # A pool drops an odd last row or column: no box is spent on it.
-        pixels = (n, 2 * ho, 2 * wo) if pool else (n, h, w)
-        tile = choose_tile("fprop", x, pixels, c_out, c_in)
-        ni, th, tw = tile.box
-        counts = tile.counts(pixels)
-        stored = (ni, th // 2, tw // 2) if pool else tile.box
-        conv3x3_fprop_kernel[(prod(counts) * triton.cdiv(c_out, tile.bc),)](
-            operand(x, tile, (*tile.box, tile.bk)),
-            operand(rows, tile, (tile.bc, tile.bk)),
-            b,
-            operand(y, tile, (*stored, tile.bc)),
-            argmax,
-            n, h, w, ho, wo, c_in // per16, y.shape[3] // per16, c_out, counts[1], counts[2],
-            NI=ni, TH=th, TW=tw, BC=tile.bc, BK=tile.bk, RELU=relu, POOL=pool, MIRROR=mirror,
-            TMA=tile.arch >= 90, num_warps=tile.warps, num_stages=tile.stages,
+    if y.numel() == 0:
+        return y[..., :c_out], argmax
+    # A pool drops an odd last row or column: no box is spent on it.
+    pixels = (n, 2 * ho, 2 * wo) if pool else (n, h, w)
+    tile = choose_tile("fprop", x, pixels, c_out, c_in)
+    _, tiles_h, tiles_w = tile.counts(pixels)
+    programs = tile.programs(pixels, c_out)
+    steps = 9 * triton.cdiv(c_in, tile.bk)
+    each, splits = share(steps, _splits(tile, programs, steps, x.device))
+
+    ni, th, tw = tile.box
+    box: dict[str, Any] = {"NI": ni, "TH": th, "TW": tw, "BC": tile.bc}
+    stored = (ni, th // 2, tw // 2) if pool else tile.box
+    how: dict[str, Any] = {"TMA": tile.arch >= 90, "num_warps": tile.warps}
+    sums: dict[str, Any] = {
+        "BK": tile.bk, "MIRROR": mirror, "PRECISION": precision.of(x.dtype),
+        "num_stages": tile.stages,
+    }  # fmt: skip
+    x_box = operand(x, tile, (*tile.box, tile.bk))
+    w_box = operand(rows, tile, (tile.bc, tile.bk))
+    if splits == 1:
+        started = min(programs, cores(x.device)) if tile.persistent else programs
+        conv3x3_fprop_kernel[(started,)](
+            x_box, w_box, b, operand(y, tile, (*stored, tile.bc)), argmax,
+            n, h, w, ho, wo, c_in // per16, y.shape[3] // per16, c_out, tiles_h, tiles_w,
+            programs, RELU=relu, POOL=pool, PERSISTENT=tile.persistent, **box, **sums, **how,
+        )  # fmt: skip
+    else:
+        size = (splits, programs, tile.bc, ni * th * tw)
+        partial = torch.empty(size, dtype=torch.float32, device=x.device)
+        conv3x3_split_kernel[(programs, splits)](
+            x_box, w_box, partial, n, h, w, c_in // per16, c_out, tiles_h, tiles_w,
+            programs, each, **box, **sums, **how,
+        )  # fmt: skip
+        conv3x3_join_kernel[(programs, tile.bc // _JOINED)](
+            partial, b, operand(y, tile, (*stored, _JOINED)), argmax,
+            n, ho, wo, y.shape[3] // per16, c_out, tiles_h, tiles_w,
+            programs, splits, RELU=relu, POOL=pool, BJ=_JOINED, **box, **how,
         )  # fmt: skip
     return y[..., :c_out].contiguous(), argmax
+
+
+def _splits(tile: tiles.Tile, programs: int, steps: int, device: torch.device) -> int:
+    """Programs that share a tile: so many that all together fill the GPU once."""
+    wanted = tile.split or cores(device) // programs
+    return max(1, min(wanted, steps // _LEAST_STEPS))

@@ -10,7 +10,7 @@ import torch
 import triton
 from torch import Tensor
 
-from .. import tiles
+from .. import precision, tiles
 
 
 @lru_cache(maxsize=16)
@@ -49,4 +49,6 @@ def choose_tile(
     kernel: str, x: Tensor, pixels: tuple[int, int, int], c_out: int, c_in: int
 ) -> tiles.Tile:
     """The tile of the table for a product on x's device, in x's dtype; see ``tiles.choose``."""
-    return tiles.choose(kernel, arch(x.device), 8 * x.element_size(), pixels, c_out, c_in)
+    bits = 8 * x.element_size()
+    ieee = bits == 32 and precision.of(x.dtype) == "ieee"
+    return tiles.choose(kernel, arch(x.device), bits, pixels, c_out, c_in, ieee)

@@ -22,9 +22,12 @@ def aligned(t: Tensor) -> Tensor:
 
 def operand(t: Tensor, tile: tiles.Tile, box: tuple[int, ...]) -> Any:
     """What a kernel takes for ``t``: a TMA descriptor made here, or the tensor for its pointer."""
-    if tile.arch < 90:
-        return t
-    return TensorDescriptor(t, list(t.shape), list(t.stride()), list(box))
+    return box_operand(t, tile.arch >= 90, box)
+
+
+def box_operand(t: Tensor, tma: bool, box: tuple[int, ...]) -> Any:
+    """A TMA descriptor of ``t`` with a box, or ``t`` itself without ``tma``."""
+    return TensorDescriptor(t, list(t.shape), list(t.stride()), list(box)) if tma else t
 
 
 def unit(t: Tensor) -> int:

@@ -63,6 +63,12 @@ def interpret(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 @pytest.fixture(autouse=True)
+def float32_means_float32(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither torch's convolutions nor ours use TF32 here, unless a test asks for it."""
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
+
+
+@pytest.fixture(autouse=True)
 def poisoned(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Fill what torch.empty gives with NaN or 0xA5, and watch the memory on both sides of it."""
     real: Callable[..., Tensor] = torch.empty

@@ -24,7 +24,8 @@ def test_available_here() -> None:
     assert backend.unavailable() is None
     assert backend.refuse(Call("conv3x3", DEVICE, torch.float32)) is None
     assert backend.how("conv3x3") == "own kernel"
-    assert backend.how("linear") == "torch's library kernel"
+    assert backend.how("linear") == "own kernel (batch <= 16, else torch's), backward torch's"
+    assert backend.how("conv1x1") == "torch's library kernel"
 
 
 def test_refusals() -> None:

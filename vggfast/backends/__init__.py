@@ -19,12 +19,12 @@ from vggfast.backends.base import OPS, WEIGHTS, Backend, Call, Holding
 from vggfast.backends.cpu import CpuBackend
 from vggfast.backends.cpu_conv import exact
 from vggfast.backends.eager import EagerBackend
-from vggfast.backends.triton import TritonBackend
+from vggfast.backends.triton import TritonBackend, get_fp32_precision, set_fp32_precision
 from vggfast.errors import BackendError, InputError
 
 __all__ = [
     "OPS", "WEIGHTS", "Backend", "Call", "clear_weights", "exact", "explain", "get",
-    "hold_weights", "names", "select",
+    "get_fp32_precision", "hold_weights", "names", "select", "set_fp32_precision",
 ]  # fmt: skip
 
 # Construction has no side effect: what a backend needs is loaded when it is first asked.

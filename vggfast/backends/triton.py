@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from vggfast.backends.base import Backend, Call
+from vggfast.errors import InputError
 
 _DTYPES = (torch.float16, torch.bfloat16, torch.float32)
 
@@ -31,10 +32,9 @@ def _interpreting() -> bool:
 
 
 class TritonBackend(Backend):
-    """Serves conv3x3 and maxpool2x2 in float16, bfloat16 and float32.
+    """Serves conv3x3, maxpool2x2 and small FC layers in float16, bfloat16 and float32.
 
-    Sums run in float32. Products of float32 are IEEE products, never TF32, even where torch's
-    ``allow_tf32`` is on: the honest default, slower than cuDNN with TF32.
+    Sums run in float32. How float32 products are made: :func:`set_fp32_precision`.
     """
 
     name = "triton"
@@ -80,6 +80,17 @@ class TritonBackend(Backend):
         """See :func:`vggfast.backends.hold_weights`."""
         return _ops().Held(weights)
 
+    def how(self, op: str, dtype: torch.dtype = torch.float32, weights: str = "fp32") -> str:
+        if op == "linear" and weights == "fp32":
+            return "own kernel (batch <= 16, else torch's), backward torch's"
+        return super().how(op, dtype, weights)
+
+    def gemm(self, x: Tensor, w: Tensor, b: Tensor | None, relu: bool) -> Tensor:
+        if not _ops().serves_linear(x, w):
+            return super().gemm(x, w, b, relu)
+        y: Tensor = _ops().linear(x, w, b, relu)
+        return y
+
     def conv3x3(
         self, x: Tensor, w: Tensor, b: Tensor | None, relu: bool, pool: bool, save_argmax: bool
     ) -> tuple[Tensor, Tensor | None]:
@@ -111,6 +122,35 @@ class TritonBackend(Backend):
     def maxpool2x2_backward(self, grad: Tensor, argmax: Tensor, height: int, width: int) -> Tensor:
         dx: Tensor = _ops().maxpool2x2_backward(grad, argmax, height, width)
         return dx
+
+
+def _precision() -> Any:
+    """The setting of the kernels, which needs no triton."""
+    return importlib.import_module("vggfast.kernels.precision")
+
+
+def set_fp32_precision(mode: str) -> None:
+    """Choose how the Triton kernels make float32 products, for the whole process from now on.
+
+    Args:
+        mode: "torch" (what holds at first): as ``torch.backends.cudnn.allow_tf32`` says, TF32 where
+            it is on, as it is by default, else "tf32x3"; "tf32x3": three products on the tensor
+            cores, right to float32; "tf32": one, with errors near 1e-3; "ieee": float32's own
+            products on the ordinary cores, several times slower.
+
+    Raises:
+        InputError: another mode.
+    """
+    try:
+        _precision().set(mode)
+    except ValueError as error:
+        raise InputError(str(error)) from None
+
+
+def get_fp32_precision() -> str:
+    """The mode of :func:`set_fp32_precision` that holds now."""
+    mode: str = _precision().get()
+    return mode
 
 
 def _short(dtype: torch.dtype) -> str:

@@ -21,7 +21,7 @@ def capture(model: nn.Module, example: Tensor, *, clone: bool = True) -> Capture
     honoured at the next call; packed weights, which lie outside the graph, are then packed again.
     A write through ``.data``, or by another graph, cannot be seen: after it call
     :meth:`CapturedModel.refresh` or :func:`vggfast.clear_weights`. What depends on Python (modules
-    put in place of others) stays as captured.
+    put in place of others, :func:`vggfast.set_fp32_precision`) stays as captured.
 
     Args:
         model: in eval mode, on a CUDA device, without hooks; it returns one tensor. In a region of
