@@ -59,6 +59,31 @@ def fprop_case(tile: tiles.Tile, dtype: str, variant: str) -> Case:
     )  # fmt: skip
 
 
+def dgrad_case(tile: tiles.Tile, dtype: str, pool: bool) -> Case:
+    """A chain's dgrad with the mask, the sums and, if ``pool``, the scatter of the layer below."""
+    (ni, th, tw), tma = tile.box, tile.arch >= 90
+    below = _operand(tile, dtype, *tile.box, tile.bc)
+    types = {
+        "dz": _operand(tile, dtype, *tile.box, tile.bk),
+        "w": _operand(tile, dtype, tile.bc, tile.bk),
+        "y": below,
+        "argmax_ptr": "*u8",
+        **dict.fromkeys(("below", "below01", "below10", "below11"), below),
+        "partial_ptr": "*fp32",
+        **_sizes("N", "H", "W", "HB", "WB", "QI", "QO", "C_out", "tiles_h", "tiles_w"),
+    }
+    constants: dict[str, Any] = {
+        "NI": ni, "TH": th, "TW": tw, "BC": tile.bc, "BK": tile.bk, "TMA": tma,
+    }  # fmt: skip
+    views = [] if pool and tma else ["below01", "below10", "below11"]
+    constants.update(dict.fromkeys(views + ([] if pool else ["argmax_ptr"])))
+    variant = "chain_pool" if pool else "chain"
+    return Case(
+        f"{tile.name}_{variant}_{dtype}", "dgrad3x3.conv3x3_dgrad_kernel", tile.arch, tile.bits,
+        types, constants, tile.warps, tile.stages, True,
+    )  # fmt: skip
+
+
 def wgrad_case(tile: tiles.Tile, dtype: str) -> Case:
     types = {
         "x": _operand(tile, dtype, *tile.box, tile.bk),
@@ -92,6 +117,11 @@ def element_cases(arch: int, dtype: str) -> Iterator[Case]:
             {**partial, "dw_ptr": t, **_sizes("pairs", "splits")},
             {"B": 1024},
         ),
+        (
+            "dgrad3x3.conv3x3_dgrad_sum_kernel",
+            {**partial, "sum_ptr": "*fp32", **_sizes("rows", "C", "rows_per_program")},
+            block,
+        ),
     )
     for kernel, types, constants in listed:
         name = f"{kernel.split('.')[1].removesuffix('_kernel')}_sm{arch}_{dtype}"
@@ -101,8 +131,9 @@ def element_cases(arch: int, dtype: str) -> Iterator[Case]:
 def cases(every: bool = False) -> Iterator[Case]:
     """The compilations of the check, ``every`` one or the default choice.
 
-    By default a fprop entry is compiled with all of its epilogue, and the widest 16-bit ones also
-    without the pool and as dgrad. fp16 and bf16 share code, so the variants share them out.
+    By default a fprop entry is compiled with all of its epilogue, and as a chain's dgrad with and
+    without a pool below; the widest 16-bit ones also without the pool and as plain dgrad. fp16 and
+    bf16 share code, so the variants share them out.
     """
     for tile in tiles.table():
         one, other = ("fp16", "bf16") if tile.bits == 16 else ("fp32", "fp32")
@@ -110,6 +141,8 @@ def cases(every: bool = False) -> Iterator[Case]:
             yield wgrad_case(tile, other)
             continue
         yield fprop_case(tile, other, "pool")
+        yield dgrad_case(tile, other, True)
+        yield dgrad_case(tile, one, False)
         if every or (tile.bits == 16 and tile.bc == 128):
             yield fprop_case(tile, one, "relu")
             yield fprop_case(tile, other, "dgrad")

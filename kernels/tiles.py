@@ -1,8 +1,9 @@
 """The tile table (tiles.json) and the rule that chooses an entry by shape, dtype and architecture.
 
-An entry serves one kernel ("fprop", which is dgrad too, or "wgrad") on one generation (90: Hopper
-and data-centre Blackwell, by TMA; 80: the rest from Ampere on) at one width (16 or 32 bits). Its
-tile is a box of images x rows x columns of pixels, ``bc`` output and ``bk`` input channels.
+An entry serves one kernel ("fprop", which is dgrad too, a chain's included, or "wgrad") on one
+generation (90: Hopper and data-centre Blackwell, by TMA; 80: the rest from Ampere on) at one width
+(16 or 32 bits). Its tile is a box of images x rows x columns of pixels, ``bc`` output and ``bk``
+input channels.
 """
 
 from __future__ import annotations
