@@ -7,8 +7,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from vggfast.backends import Call, select
-from vggfast.ops._chain_steps import DZ, STEP
+from vggfast.ops._chain_steps import DZ, STEP, fuses
 
 Size = tuple[int, int]
 
@@ -44,7 +43,7 @@ class Walk:
         """dx, the dw and the db of every layer; None where not asked for."""
         layers = len(self.weights)
         self.dws, self.dbs = [None] * layers, [None] * layers
-        fused = self._fuses()
+        fused = fuses(self.gradient.device.type, self.gradient.dtype, self.backend)
         for i in reversed(range(self.first, layers)):
             if i == 1 and self.recompute:
                 self._recompute()
@@ -53,11 +52,6 @@ class Walk:
             else:
                 self._plain_step(i)
         return self.gradient if self.x_needs else None, self.dws, self.dbs
-
-    def _fuses(self) -> bool:
-        kind, dtype = self.gradient.device.type, self.gradient.dtype
-        calls = (Call("conv3x3", kind, dtype, w.shape[1], w.shape[0]) for w in self.weights)
-        return all(select(call, self.backend).fuses_chains for call in calls)
 
     def _recompute(self) -> None:
         assert self.x is not None, "x is kept for the recomputation"

@@ -5,11 +5,25 @@ Neither can be differentiated again: they are parts of :mod:`vggfast.ops.chain`'
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 from vggfast.backends import Call, select
 from vggfast.backends.base import channels_last_empty, to_channels_last
 from vggfast.ops._library import absent, define
+
+
+def fuses(kind: str, dtype: torch.dtype, backend: str | None) -> bool:
+    """Whether the backend that serves 3x3 convolutions on a device of this kind fuses chains.
+
+    Asked for a usual layer: a backend that serves one of other channels gives the same by default.
+    """
+    return select(Call("conv3x3", kind, dtype, 64, 64), backend).fuses_chains
+
+
+# What torch.compiler.assume_constant_result does, without its import of torch._dynamo: a compiler
+# takes the answer and does not trace how a backend is found.
+fuses._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
 def _argmax(argmax: Tensor | None) -> Tensor | None:

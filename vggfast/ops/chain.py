@@ -19,6 +19,7 @@ from vggfast.backends.base import channels_last_empty, to_channels_last
 from vggfast.errors import InputError
 from vggfast.ops import _check
 from vggfast.ops._chain_backward import Size, Walk
+from vggfast.ops._chain_steps import fuses
 from vggfast.ops._library import absent, ambient_dtype, define
 
 
@@ -90,16 +91,7 @@ def fuses_chains(x: Tensor, backend: str | None = None) -> bool:
     autocast = torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)
     if autocast and dtype is not torch.float64:
         dtype = ambient_dtype(kind)
-    return _fuses(kind, dtype, backend)
-
-
-def _fuses(kind: str, dtype: torch.dtype, backend: str | None) -> bool:
-    return select(Call("conv3x3", kind, dtype, 64, 64), backend).fuses_chains
-
-
-# What torch.compiler.assume_constant_result does, without its import of torch._dynamo: a compiler
-# takes the answer and does not trace how a backend is found.
-_fuses._dynamo_marked_constant = True  # type: ignore[attr-defined]
+    return fuses(kind, dtype, backend)
 
 
 def _first_trained(x: Tensor, weights: list[Tensor], biases: list[Tensor | None]) -> int:
