@@ -65,13 +65,14 @@ def conv3x3_dgrad_kernel(
         dz_desc, w_desc, n0, h0, w0, c0, C_out, 0, 9 * tl.cdiv(C_in, BK), NI, TH, TW, BC, BK, True
     )
     P: tl.constexpr = NI * TH * TW
-    # Outside the map y reads as zero, so nothing of the box's overhang is stored or summed.
-    mask = y_desc.load([n0, h0, w0, c0]).reshape(P, BC).T <= 0
-    value = tl.where(mask, 0.0, acc).to(y_desc.dtype)  # (BC, P)
+    # Outside the map y reads as zero, so nothing of the box's overhang is stored or summed. Pixels
+    # come first from here on, as in memory: the other way round fills sm_80's registers.
+    y_box = y_desc.load([n0, h0, w0, c0]).reshape(P, BC)
+    value = tl.where(y_box <= 0, 0.0, acc.to(y_desc.dtype).T)  # (P, BC)
     if partial_ptr is not None:
         channel = c0 + tl.arange(0, BC)
         box = tl.cast(tl.program_id(0) // tl.cdiv(C_out, BC), tl.int64)
-        total = tl.sum(value.to(tl.float32), axis=1)
+        total = tl.sum(value.to(tl.float32), axis=0)
         tl.store(partial_ptr + box * C_out + channel, total, mask=channel < C_out)
     if argmax_ptr is None:
         whole = below if TMA else map_descriptor(below, N, H, W, QO * UNIT, NI, TH, TW, BC)
@@ -84,7 +85,7 @@ def conv3x3_dgrad_kernel(
             _store(below10, tl.where(code == 2, value, 0.0), n0, h0, w0, c0, NI, TH, TW, BC)
             _store(below11, tl.where(code == 3, value, 0.0), n0, h0, w0, c0, NI, TH, TW, BC)
         else:
-            for k in range(4):
+            for k in tl.static_range(4):
                 part = _window_descriptor(
                     below, k // 2, k % 2, N, HB, WB, QO * UNIT, NI, TH, TW, BC
                 )
@@ -96,9 +97,8 @@ def _store(
     desc, value, n0, h0, w0, c0, NI: tl.constexpr, TH: tl.constexpr, TW: tl.constexpr,
     BC: tl.constexpr,
 ):  # fmt: skip
-    """Store value (BC, NI * TH * TW) as the box of ``desc`` at (n0, h0, w0, c0)."""
-    box = value.to(desc.dtype).reshape(BC, NI, TH, TW)
-    desc.store([n0, h0, w0, c0], box.permute(1, 2, 3, 0))
+    """Store value (NI * TH * TW, BC) as the box of ``desc`` at (n0, h0, w0, c0)."""
+    desc.store([n0, h0, w0, c0], value.reshape(NI, TH, TW, BC))
 
 
 @triton.jit
@@ -106,7 +106,7 @@ def _codes(
     argmax_ptr, n0, h0, w0, c0, N, H, W, C_out, NI: tl.constexpr, TH: tl.constexpr,
     TW: tl.constexpr, BC: tl.constexpr,
 ):  # fmt: skip
-    """The winners' places 2 * dh + dw of a box, uint8 (BC, NI * TH * TW); zero outside the map."""
+    """The winners' places 2 * dh + dw of a box, uint8 (NI * TH * TW, BC); zero outside the map."""
     P: tl.constexpr = NI * TH * TW
     pixel = tl.arange(0, P)
     n = n0 + pixel // (TH * TW)
@@ -118,7 +118,7 @@ def _codes(
     inside = ((n < N) & (h < H) & (v < W))[:, None] & (quad < quads)[None, :]
     packed = tl.load(argmax_ptr + offset, mask=inside, other=0)  # (P, BC / 4)
     shift = (2 * tl.arange(0, 4)).to(tl.uint8)
-    return ((packed[:, :, None] >> shift[None, None, :]) & 3).reshape(P, BC).T
+    return ((packed[:, :, None] >> shift[None, None, :]) & 3).reshape(P, BC)
 
 
 @triton.jit
