@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from triton_cases import DTYPES, GPU, assert_close, maps, weights
 from vggfast.kernels import launch, ops, tiles
@@ -17,6 +17,7 @@ from vggfast.kernels.launch import gpu
 
 from vggfast import ops as public
 from vggfast.backends.eager import EagerBackend
+from vggfast.nn import FusedSequential
 
 EAGER = EagerBackend()
 ENTRIES = [
@@ -248,6 +249,17 @@ def test_two_gemms_a_layer_and_one_pass_at_the_top(
     torch.autograd.grad(y, [*ws, *bs], torch.ones_like(y))
     assert sum(launches[name] for name in ELEMENTWISE) == 3
     assert launches["conv3x3_dgrad_kernel"] == 0
+
+
+def test_fused_sequential_trains_in_a_chain(launches: Counter[str], device: torch.device) -> None:
+    model = FusedSequential(
+        nn.Conv2d(3, 8, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2),
+        nn.Conv2d(8, 8, 3, padding=1), nn.ReLU(), backend="triton",
+    ).to(device)  # fmt: skip
+    y = model(maps((2, 3, 8, 8), torch.float32, device, seed=7))
+    torch.autograd.grad(y, list(model.parameters()), torch.ones_like(y))
+    assert launches["conv3x3_dgrad_kernel"] == 1
+    assert sum(launches[name] for name in ELEMENTWISE) == 1
 
 
 @pytest.mark.parametrize("pool", [False, True])
