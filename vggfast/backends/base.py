@@ -63,6 +63,9 @@ class Backend:
 
     name: str = ""
     own_ops: frozenset[str] = frozenset()  # the ops this backend has kernels of its own for
+    # Whether conv3x3_chain_step is one fused kernel a gradient here, so that a run of layers
+    # is better one op (ops/chain.py) than one op a layer.
+    fuses_chains: bool = False
 
     def unavailable(self) -> str | None:
         """Why this backend cannot be used on this machine at all, or None if it can."""
@@ -121,6 +124,42 @@ class Backend:
         dw is contiguous (C_out, C_in, 3, 3).
         """
         raise NotImplementedError
+
+    def conv3x3_dz(
+        self, grad: Tensor, y: Tensor, argmax: Tensor | None, size: tuple[int, int], need_db: bool
+    ) -> tuple[Tensor, Tensor | None]:
+        """Through ReLU and pool back to the convolution's sums: dz (N, C, H, W) and db or None.
+
+        ``grad`` and ``y`` belong to the layer's output; ``argmax`` is given when it has a pool, and
+        ``size`` is (H, W), that of its map.
+        """
+        grad = torch.where(y <= 0, 0, grad)
+        db = grad.sum((0, 2, 3)) if need_db else None
+        dz = grad if argmax is None else self.maxpool2x2_backward(grad, argmax, *size)
+        return to_channels_last(dz), db
+
+    def conv3x3_chain_step(
+        self,
+        dz: Tensor,
+        x: Tensor,
+        w: Tensor,
+        argmax: Tensor | None,
+        size: tuple[int, int],
+        needs: tuple[bool, bool],
+    ) -> tuple[Tensor, Tensor | None, Tensor | None]:
+        """From dz of a layer to dz of the one below it, whose output ``x`` (after a ReLU) is.
+
+        ``argmax`` is given when the layer below has a pool; ``size`` is (H, W) of its map. Returns
+        the dz (N, C_in, H, W) of the layer below, this layer's dw and the db of the layer below,
+        the last two None where ``needs`` is False. A backend that ``fuses_chains`` does it in two
+        GEMMs; here it is :meth:`conv3x3_backward`, then :meth:`conv3x3_dz`.
+        """
+        dx, dw, _ = self.conv3x3_backward(
+            dz, x, w, None, None, False, False, (True, needs[0], False)
+        )
+        assert dx is not None, "conv3x3_backward was asked for dx"
+        below, db = self.conv3x3_dz(dx, x, argmax, size, needs[1])
+        return below, dw, db
 
     def gemm(self, x: Tensor, w: Tensor, b: Tensor | None, relu: bool) -> Tensor:
         """y = relu?(x w^T + b): x (M, K), w (O, K), b (O,) or None, y (M, O), all row-major.
