@@ -192,6 +192,10 @@ def test_keeps_what_layers_apart_keep(frozen):
     assert again == apart - (first_map, first_map - x_bytes, 0)[frozen]
 
 
+@pytest.mark.skipif(
+    not hasattr(torch._C._FunctionBase, "maybe_clear_saved_tensors"),
+    reason="this torch lets go of a node's saved tensors only when the node is done",
+)
 def test_maps_are_let_go_of_on_the_way_down(fuses, monkeypatch):
     """When the lowest layer's turn comes only its own output may be alive."""
     case = Case((1, 16, 16), (3, 8, 8, 8, 8), (False, True, False, False), (True,) * 4)
@@ -268,7 +272,7 @@ OP_CASES = {
 
 
 @pytest.mark.parametrize("case", OP_CASES)
-def test_opcheck(case):
+def test_opcheck(case, fuses):
     torch.library.opcheck(getattr(V, case.split()[0]).default, OP_CASES[case]())
 
 
