@@ -9,12 +9,14 @@ store (``mma_partition``), each 64 channels x P pixels at a time, accumulated in
           "tiles"     a tile is 64 channels x P pixels: warpgroups take turns, so that one of them
                       multiplies while the other one stores
 
-Vertical taps share their pixels. A *group* is one channel block of one column of taps: its x buffer
-holds TH + 2 rows of NI x TW pixels, row after row, and the tap of row r multiplies the TH rows from
-the r-th on. Three boxes of TH + 2 rows are so read for nine taps instead of nine of TH. Horizontal
-taps cannot share: a shift by a pixel is a shift by 128 bytes within the 1024-byte pattern in which
-the tensor cores read shared memory (only the start of a pattern can be named), and it would need
-TW + 2 columns where a block has a power of two. A group has three *steps*, a tap of weights each.
+Vertical taps share their pixels. A *group* is one channel block of one column of TAPS = 3 taps: its
+x buffer holds TH + 2 rows of NI x TW pixels, row after row, and the tap of row r multiplies the TH
+rows from the r-th on. Three boxes of TH + 2 rows are so read for nine taps instead of nine of TH.
+With TAPS = 1 a group is a single tap with TH rows of its own: from Triton 3.8 on Gluon refuses a
+view that is larger than what it starts from, which the overlapping rows need. Horizontal taps
+cannot share: a shift by a pixel is a shift by 128 bytes within the 1024-byte pattern in which the
+tensor cores read shared memory (only the start of a pattern can be named), and it would need TW + 2
+columns where a block has a power of two. A group has TAPS *steps*, a tap of weights each.
 
 x buffers and weights go round in two rings of their own. Group i uses buffer ``stage_of(i)`` of its
 ring and meets its barriers in ``phase_of(i)``; steps likewise. "full" completes when the bytes have
@@ -42,6 +44,12 @@ from . import conv3x3, pool2x2
 place = gluon.jit(conv3x3.place.fn)
 winner = gluon.jit(pool2x2.winner.fn)
 
+# Names that changed: up to Triton 3.7 the copies have the long ones, from 3.9 on only the short
+# ones work; 3.9 made the method public and took the old name away.
+_to_shared = getattr(tma, "async_load", None) or tma.async_copy_global_to_shared
+_to_global = getattr(tma, "async_store", None) or tma.async_copy_shared_to_global
+_REINTERPRET_IS_PRIVATE = gl.constexpr(hasattr(gl.shared_memory_descriptor, "_reinterpret"))
+
 SIZES = ["N", "HO", "WO", "C_out", "groups", "tiles_h", "tiles_w", "tiles"]
 
 
@@ -57,6 +65,15 @@ def phase_of(i, BUFFERS: gl.constexpr):
     return (i // BUFFERS) & 1
 
 
+@gluon.jit
+def view(buffer, shape: gl.constexpr, layout: gl.constexpr):
+    """Shared memory from the start of ``buffer`` on, seen in another shape."""
+    if _REINTERPRET_IS_PRIVATE:
+        return buffer._reinterpret(buffer.dtype, shape, layout)
+    else:
+        return buffer.reinterpret(buffer.dtype, shape, layout)
+
+
 @gluon.jit(do_not_specialize=SIZES)
 def conv3x3_gluon_kernel(
     x,  # (N, H, W, padded C_in); box (NI, RB, TW, 64)
@@ -68,7 +85,7 @@ def conv3x3_gluon_kernel(
     HO,
     WO,
     C_out,
-    groups,  # 3 * ceil(C_in / 64)
+    groups,  # 9 // TAPS * ceil(C_in / 64)
     tiles_h,
     tiles_w,
     tiles,
@@ -77,17 +94,20 @@ def conv3x3_gluon_kernel(
     TW: gl.constexpr,
     RB: gl.constexpr,  # rows a load brings
     SPLIT: gl.constexpr,
+    TAPS: gl.constexpr,  # 3 or 1
     XBUFS: gl.constexpr,
     WBUFS: gl.constexpr,
     RELU: gl.constexpr,
     POOL: gl.constexpr,
     MIRROR: gl.constexpr,  # taps point the other way: dgrad
 ):
+    """All tiles of the program; one warpgroup is the launch's, the others are made here."""
+    gl.static_assert(NI * TW % 8 == 0, "a row of pixels is whole patterns of shared memory")
+    gl.static_assert(NI == 1 or RB == 1, "rows lie side by side, images within a row")
     WS: gl.constexpr = 2 if SPLIT == "channels" else 1  # weight buffers of a step
-    ROWS: gl.constexpr = TH + 2
+    ROWS: gl.constexpr = TH + TAPS - 1
     READERS: gl.constexpr = 1 if SPLIT == "tiles" else 2
-    row_layout: gl.constexpr = gl.NVMMASharedLayout(128, 16, 2)
-    x_rows = gl.allocate_shared_memory(x.dtype, [XBUFS * ROWS, NI * TW, 64], row_layout)
+    x_bufs = gl.allocate_shared_memory(x.dtype, [XBUFS * ROWS // RB, NI * RB * TW, 64], w.layout)
     w_bufs = gl.allocate_shared_memory(w.dtype, [WBUFS * WS, 64, 64], w.layout)
     y_bufs = gl.allocate_shared_memory(y.dtype, [2] + y.block_type.shape, y.layout)
     x_full = gl.allocate_shared_memory(gl.int64, [XBUFS, 1], mbarrier.MBarrierLayout())
@@ -102,7 +122,7 @@ def conv3x3_gluon_kernel(
         mbarrier.init(w_empty.index(i), count=READERS)
     fence_async_shared()  # TMA signals these barriers
 
-    rings = (x_rows, x_full, x_empty, w_bufs, w_full, w_empty)
+    rings = (x_bufs, x_full, x_empty, w_bufs, w_full, w_empty)
     sizes = (N, HO, WO, C_out, groups, tiles_h, tiles_w, tiles)
     shared = (rings, y, y_bufs, b_ptr, argmax_ptr, sizes)
     # A thread of the loading warp needs few registers, so those that multiply get 232: 128 of
@@ -111,15 +131,15 @@ def conv3x3_gluon_kernel(
         [
             (
                 mma_partition,
-                (shared, 0, NI, TH, TW, SPLIT, XBUFS, WBUFS, RELU, POOL, MIRROR),
+                (shared, 0, NI, TH, TW, SPLIT, TAPS, XBUFS, WBUFS, RELU, POOL),
             ),
             (
                 mma_partition,
-                (shared, 1, NI, TH, TW, SPLIT, XBUFS, WBUFS, RELU, POOL, MIRROR),
+                (shared, 1, NI, TH, TW, SPLIT, TAPS, XBUFS, WBUFS, RELU, POOL),
             ),
             (
                 load_partition,
-                (rings, x, w, sizes, NI, TH, TW, RB, SPLIT, XBUFS, WBUFS, MIRROR),
+                (rings, x, w, sizes, NI, TH, TW, RB, SPLIT, TAPS, XBUFS, WBUFS, MIRROR),
             ),
         ],
         [4, 1],
@@ -130,20 +150,23 @@ def conv3x3_gluon_kernel(
 @gluon.jit
 def load_partition(
     rings, x, w, sizes, NI: gl.constexpr, TH: gl.constexpr, TW: gl.constexpr, RB: gl.constexpr,
-    SPLIT: gl.constexpr, XBUFS: gl.constexpr, WBUFS: gl.constexpr, MIRROR: gl.constexpr,
+    SPLIT: gl.constexpr, TAPS: gl.constexpr, XBUFS: gl.constexpr, WBUFS: gl.constexpr,
+    MIRROR: gl.constexpr,
 ):  # fmt: skip
     """Fill the rings for all tiles of the program, in the order in which they are multiplied."""
-    x_rows, x_full, x_empty, w_bufs, w_full, w_empty = rings
+    x_bufs, x_full, x_empty, w_bufs, w_full, w_empty = rings
     N, HO, WO, C_out, groups, tiles_h, tiles_w, tiles = sizes
     WS: gl.constexpr = 2 if SPLIT == "channels" else 1
-    ROWS: gl.constexpr = TH + 2
+    ROWS: gl.constexpr = TH + TAPS - 1
+    box_layout: gl.constexpr = x.layout
     BYTES: gl.constexpr = x.dtype.primitive_bitwidth // 8
     group = 0
     for tile in range(gl.program_id(0), tiles, gl.num_programs(0)):
         n0, h0, w0, c0 = place(tile, C_out, tiles_h, tiles_w, NI, TH, TW, 64 * WS)
         for g in range(groups):
             column = g % 3
-            k0 = g // 3 * 64
+            row = g % (9 // TAPS) // 3
+            k0 = g // (9 // TAPS) * 64
             at = stage_of(group, XBUFS)
             full = x_full.index(at)
             # A barrier that has never completed counts as completed in phase 1: nothing to wait
@@ -151,32 +174,29 @@ def load_partition(
             mbarrier.wait(x_empty.index(at), phase_of(group, XBUFS) ^ 1)
             mbarrier.expect(full, ROWS * NI * TW * 64 * BYTES)
             for j in gl.static_range(ROWS // RB):
-                rows = x_rows.index(at * ROWS + j * RB)
-                box = rows._reinterpret(x.dtype, [NI, RB, TW, 64], x.layout)
-                corner = [n0, h0 + j * RB - 1, w0 + column - 1, k0]
-                tma.async_copy_global_to_shared(x, corner, full, box)
-            for r in gl.static_range(3):
-                tap = 3 * r + column
+                box = view(x_bufs.index(at * (ROWS // RB) + j), [NI, RB, TW, 64], box_layout)
+                corner = [n0, h0 + row + j * RB - 1, w0 + column - 1, k0]
+                _to_shared(x, corner, full, box)
+            for r in gl.static_range(TAPS):
+                tap = 3 * (row + r) + column
                 if MIRROR:
                     tap = 8 - tap
-                step = 3 * group + r
+                step = TAPS * group + r
                 slot = stage_of(step, WBUFS)
                 full = w_full.index(slot)
                 mbarrier.wait(w_empty.index(slot), phase_of(step, WBUFS) ^ 1)
                 mbarrier.expect(full, WS * 64 * 64 * BYTES)
                 for half in gl.static_range(WS):
                     corner = [tap * C_out + c0 + half * 64, k0]
-                    tma.async_copy_global_to_shared(
-                        w, corner, full, w_bufs.index(slot * WS + half)
-                    )
+                    _to_shared(w, corner, full, w_bufs.index(slot * WS + half))
             group += 1
 
 
 @gluon.jit
 def mma_partition(
     shared, ME: gl.constexpr, NI: gl.constexpr, TH: gl.constexpr, TW: gl.constexpr,
-    SPLIT: gl.constexpr, XBUFS: gl.constexpr, WBUFS: gl.constexpr, RELU: gl.constexpr,
-    POOL: gl.constexpr, MIRROR: gl.constexpr,
+    SPLIT: gl.constexpr, TAPS: gl.constexpr, XBUFS: gl.constexpr, WBUFS: gl.constexpr,
+    RELU: gl.constexpr, POOL: gl.constexpr,
 ):  # fmt: skip
     """Multiply and store this warpgroup's part (number ``ME``) of the program's tiles."""
     rings, y, y_bufs, b_ptr, argmax_ptr, sizes = shared
@@ -185,19 +205,18 @@ def mma_partition(
     TURNS: gl.constexpr = 2 if SPLIT == "tiles" else 1
     MY_TURN: gl.constexpr = ME if SPLIT == "tiles" else 0
     PART_H: gl.constexpr = TH // 2 if SPLIT == "pixels" else TH
-    MY_ROW: gl.constexpr = ME * PART_H if SPLIT == "pixels" else 0
-    MY_CHANNEL: gl.constexpr = ME * 64 if SPLIT == "channels" else 0
-    MY_SLOT: gl.constexpr = ME if SPLIT == "channels" else 0
+    MY_PART: gl.constexpr = ME if SPLIT == "pixels" else 0
+    MY_HALF: gl.constexpr = ME if SPLIT == "channels" else 0
     group = MY_TURN * groups
     first = gl.program_id(0) + MY_TURN * gl.num_programs(0)
     for tile in range(first, tiles, TURNS * gl.num_programs(0)):
         acc = products(
-            rings, group, groups, MY_SLOT, MY_ROW, WS, NI, TH, PART_H, TW, XBUFS, WBUFS
+            rings, group, groups, MY_PART, MY_HALF, WS, NI, TH, PART_H, TW, TAPS, XBUFS, WBUFS
         )
         group += TURNS * groups
         n0, h0, w0, c0 = place(tile, C_out, tiles_h, tiles_w, NI, TH, TW, 64 * WS)
-        h0 += MY_ROW
-        c0 += MY_CHANNEL
+        h0 += MY_PART * PART_H
+        c0 += MY_HALF * 64
         acc = bias_relu(acc, b_ptr, c0, C_out, RELU)
         if POOL:
             store_pooled(
@@ -212,41 +231,47 @@ def mma_partition(
 
 @gluon.jit
 def products(
-    rings, group, groups, MY_SLOT: gl.constexpr, MY_ROW: gl.constexpr, WS: gl.constexpr,
+    rings, group, groups, MY_PART: gl.constexpr, MY_HALF: gl.constexpr, WS: gl.constexpr,
     NI: gl.constexpr, TH: gl.constexpr, PART_H: gl.constexpr, TW: gl.constexpr,
-    XBUFS: gl.constexpr, WBUFS: gl.constexpr,
+    TAPS: gl.constexpr, XBUFS: gl.constexpr, WBUFS: gl.constexpr,
 ):  # fmt: skip
     """The sum for one tile, float32 (64, PART_H * NI * TW), of groups ``group`` and following."""
-    x_rows, x_full, x_empty, w_bufs, w_full, w_empty = rings
-    ROWS: gl.constexpr = TH + 2
+    x_bufs, x_full, x_empty, w_bufs, w_full, w_empty = rings
+    ROWS: gl.constexpr = TH + TAPS - 1
     P: gl.constexpr = PART_H * NI * TW
     acc_layout: gl.constexpr = gl.NVMMADistributedLayout(
         version=[3, 0], warps_per_cta=[4, 1], instr_shape=[16, P, 16]
     )
-    row_layout: gl.constexpr = x_rows.layout
+    layout: gl.constexpr = x_bufs.layout
+    if TAPS == 3:
+        x_rows = view(x_bufs, [XBUFS * ROWS, NI * TW, 64], layout)
+    else:
+        x_parts = view(x_bufs, [XBUFS * (TH // PART_H), P, 64], layout)
     acc = gl.zeros([64, P], gl.float32, acc_layout)
     for g in range(groups):
         at = stage_of(group + g, XBUFS)
         mbarrier.wait(x_full.index(at), phase_of(group + g, XBUFS))
-        for r in gl.static_range(3):
-            step = 3 * (group + g) + r
+        for r in gl.static_range(TAPS):
+            step = TAPS * (group + g) + r
             slot = stage_of(step, WBUFS)
             mbarrier.wait(w_full.index(slot), phase_of(step, WBUFS))
-            weights = w_bufs.index(slot * WS + MY_SLOT)
-            rows = x_rows.index(at * ROWS + MY_ROW + r)
-            pixels = rows._reinterpret(x_rows.dtype, [P, 64], row_layout)
+            weights = w_bufs.index(slot * WS + MY_HALF)
+            if TAPS == 3:
+                first = x_rows.index(at * ROWS + MY_PART * PART_H + r)
+                pixels = view(first, [P, 64], layout)
+            else:
+                pixels = x_parts.index(at * (TH // PART_H) + MY_PART)
             acc = warpgroup_mma(weights, pixels.permute([1, 0]), acc, is_async=True)
             acc = warpgroup_mma_wait(1, deps=(acc,))
             # All products but these are done: what the step before has read is free.
-            before = step - 1
             if r > 0:
-                mbarrier.arrive(w_empty.index(stage_of(before, WBUFS)))
+                mbarrier.arrive(w_empty.index(stage_of(step - 1, WBUFS)))
             else:
-                mbarrier.arrive(w_empty.index(stage_of(before, WBUFS)), pred=g > 0)
+                mbarrier.arrive(w_empty.index(stage_of(step - 1, WBUFS)), pred=g > 0)
                 mbarrier.arrive(x_empty.index(stage_of(group + g - 1, XBUFS)), pred=g > 0)
     acc = warpgroup_mma_wait(0, deps=(acc,))
     last = group + groups - 1
-    mbarrier.arrive(w_empty.index(stage_of(3 * last + 2, WBUFS)))
+    mbarrier.arrive(w_empty.index(stage_of(TAPS * last + TAPS - 1, WBUFS)))
     mbarrier.arrive(x_empty.index(stage_of(last, XBUFS)))
     return acc
 
@@ -269,7 +294,7 @@ def store(y, corner, buffer, values):
     tma.store_wait(0)
     buffer.store(values)
     fence_async_shared()
-    tma.async_copy_shared_to_global(y, corner, buffer)
+    _to_global(y, corner, buffer)
 
 
 @gluon.jit
