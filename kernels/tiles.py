@@ -3,6 +3,9 @@
 An entry serves one kernel ("fprop", which is dgrad too, or "wgrad") on one generation (90: Hopper
 and data-centre Blackwell, by TMA; 80: the rest from Ampere on) at one width (16 or 32 bits). Its
 tile is a box of images x rows x columns of pixels, ``bc`` output and ``bk`` input channels.
+
+Entries of form "gluon" are for gluon3x3.py (fprop on Hopper): ``stages`` is then how many x buffers
+there are at most, and ``warps`` counts all of them. The rule never takes one, as none was measured.
 """
 
 from __future__ import annotations
@@ -28,12 +31,14 @@ class Tile:
     bk: int
     stages: int
     warps: int
+    form: str = "loop"
 
     @property
     def name(self) -> str:
         """For tables and test ids, such as ``fprop_sm90_16b_1x4x32_128x64``."""
         box = "x".join(map(str, self.box))
-        return f"{self.kernel}_sm{self.arch}_{self.bits}b_{box}_{self.bc}x{self.bk}"
+        form = "" if self.form == "loop" else f"_{self.form}"
+        return f"{self.kernel}_sm{self.arch}_{self.bits}b_{box}_{self.bc}x{self.bk}{form}"
 
     def counts(self, pixels: tuple[int, int, int]) -> tuple[int, int, int]:
         """How many boxes cover a map of ``pixels`` = (N, H, W) along each axis."""
@@ -75,6 +80,8 @@ def choose(
 ) -> Tile:
     """The entry that wastes least on this shape; among equals the first of the table.
 
+    Of form "loop" only: others run when they are forced.
+
     Args:
         kernel: "fprop" or "wgrad".
         arch: 80 or 90.
@@ -89,5 +96,6 @@ def choose(
 def _choose(
     kernel: str, arch: int, bits: int, pixels: tuple[int, int, int], c_out: int, c_in: int
 ) -> Tile:
-    fitting = [t for t in table() if (t.kernel, t.arch, t.bits) == (kernel, arch, bits)]
+    key = (kernel, arch, bits, "loop")
+    fitting = [t for t in table() if (t.kernel, t.arch, t.bits, t.form) == key]
     return min(fitting, key=lambda t: t.work(pixels, c_out, c_in))

@@ -9,6 +9,7 @@ import triton
 from torch import Tensor
 
 from ..conv3x3 import conv3x3_fprop_kernel
+from . import gluon
 from .gpu import choose_tile
 from .memory import empty_argmax, operand, unit
 
@@ -33,6 +34,9 @@ def fprop(
         # A pool drops an odd last row or column: no box is spent on it.
         pixels = (n, 2 * ho, 2 * wo) if pool else (n, h, w)
         tile = choose_tile("fprop", x, pixels, c_out, c_in)
+        if tile.form == "gluon":
+            gluon.launch(x, rows, b, y, argmax, c_out, pixels, tile, relu, pool, mirror)
+            return y[..., :c_out].contiguous(), argmax
         ni, th, tw = tile.box
         counts = tile.counts(pixels)
         stored = (ni, th // 2, tw // 2) if pool else tile.box
