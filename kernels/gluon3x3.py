@@ -24,6 +24,10 @@ landed, "empty" when every reader has arrived. A reader arrives one step late, w
 that read the buffer are known to be done. Indices run on from tile to tile: the loading warp is
 ahead in the next tile while the last one is stored.
 
+A parity tells a phase only from the ones beside it. A warpgroup that sees all groups keeps up by
+itself; where they take turns, one that waited for a group far ahead would be let in by an earlier
+round. So ``turns`` holds it back until the other one has seen all of its tile's groups.
+
 Tiles are dealt out statically: program p takes p, p + programs, ...
 """
 
@@ -114,6 +118,9 @@ def conv3x3_gluon_kernel(
     x_empty = gl.allocate_shared_memory(gl.int64, [XBUFS, 1], mbarrier.MBarrierLayout())
     w_full = gl.allocate_shared_memory(gl.int64, [WBUFS, 1], mbarrier.MBarrierLayout())
     w_empty = gl.allocate_shared_memory(gl.int64, [WBUFS, 1], mbarrier.MBarrierLayout())
+    turns = gl.allocate_shared_memory(gl.int64, [2, 1], mbarrier.MBarrierLayout())
+    for i in gl.static_range(2):
+        mbarrier.init(turns.index(i), count=1)
     for i in gl.static_range(XBUFS):
         mbarrier.init(x_full.index(i), count=1)
         mbarrier.init(x_empty.index(i), count=READERS)
@@ -124,7 +131,7 @@ def conv3x3_gluon_kernel(
 
     rings = (x_bufs, x_full, x_empty, w_bufs, w_full, w_empty)
     sizes = (N, HO, WO, C_out, groups, tiles_h, tiles_w, tiles)
-    shared = (rings, y, y_bufs, b_ptr, argmax_ptr, sizes)
+    shared = (rings, turns, y, y_bufs, b_ptr, argmax_ptr, sizes)
     # A thread of the loading warp needs few registers, so those that multiply get 232: 128 of
     # them accumulate. 168 a thread are asked for at the launch, which is what 384 threads can have.
     gl.warp_specialize(
@@ -199,7 +206,7 @@ def mma_partition(
     RELU: gl.constexpr, POOL: gl.constexpr,
 ):  # fmt: skip
     """Multiply and store this warpgroup's part (number ``ME``) of the program's tiles."""
-    rings, y, y_bufs, b_ptr, argmax_ptr, sizes = shared
+    rings, turns, y, y_bufs, b_ptr, argmax_ptr, sizes = shared
     N, HO, WO, C_out, groups, tiles_h, tiles_w, tiles = sizes
     WS: gl.constexpr = 2 if SPLIT == "channels" else 1
     TURNS: gl.constexpr = 2 if SPLIT == "tiles" else 1
@@ -209,11 +216,18 @@ def mma_partition(
     MY_HALF: gl.constexpr = ME if SPLIT == "channels" else 0
     group = MY_TURN * groups
     first = gl.program_id(0) + MY_TURN * gl.num_programs(0)
+    turn = 0
     for tile in range(first, tiles, TURNS * gl.num_programs(0)):
+        if TURNS == 2:  # the first warpgroup goes first, the second one when it has had its turn
+            mbarrier.wait(turns.index(ME), phase_of(turn, 1) ^ (1 - ME))
         acc = products(
             rings, group, groups, MY_PART, MY_HALF, WS, NI, TH, PART_H, TW, TAPS, XBUFS, WBUFS
         )
+        if TURNS == 2:
+            mbarrier.arrive(turns.index(1 - ME))
+        acc = finish(acc, rings, group + groups - 1, TAPS, XBUFS, WBUFS)
         group += TURNS * groups
+        turn += 1
         n0, h0, w0, c0 = place(tile, C_out, tiles_h, tiles_w, NI, TH, TW, 64 * WS)
         h0 += MY_PART * PART_H
         c0 += MY_HALF * 64
@@ -235,7 +249,10 @@ def products(
     NI: gl.constexpr, TH: gl.constexpr, PART_H: gl.constexpr, TW: gl.constexpr,
     TAPS: gl.constexpr, XBUFS: gl.constexpr, WBUFS: gl.constexpr,
 ):  # fmt: skip
-    """The sum for one tile, float32 (64, PART_H * NI * TW), of groups ``group`` and following."""
+    """The sum for one tile, float32 (64, PART_H * NI * TW), of groups ``group`` and following.
+
+    The products of the last step are still being made; see ``finish``.
+    """
     x_bufs, x_full, x_empty, w_bufs, w_full, w_empty = rings
     ROWS: gl.constexpr = TH + TAPS - 1
     P: gl.constexpr = PART_H * NI * TW
@@ -269,8 +286,14 @@ def products(
             else:
                 mbarrier.arrive(w_empty.index(stage_of(step - 1, WBUFS)), pred=g > 0)
                 mbarrier.arrive(x_empty.index(stage_of(group + g - 1, XBUFS)), pred=g > 0)
+    return acc
+
+
+@gluon.jit
+def finish(acc, rings, last, TAPS: gl.constexpr, XBUFS: gl.constexpr, WBUFS: gl.constexpr):
+    """Wait for all products, and free what those of the tile's ``last`` group have read."""
+    x_bufs, x_full, x_empty, w_bufs, w_full, w_empty = rings
     acc = warpgroup_mma_wait(0, deps=(acc,))
-    last = group + groups - 1
     mbarrier.arrive(w_empty.index(stage_of(TAPS * last + TAPS - 1, WBUFS)))
     mbarrier.arrive(x_empty.index(stage_of(last, XBUFS)))
     return acc
