@@ -113,7 +113,7 @@ def conv3x3_gluon_kernel(
     READERS: gl.constexpr = 1 if SPLIT == "tiles" else 2
     x_bufs = gl.allocate_shared_memory(x.dtype, [XBUFS * ROWS // RB, NI * RB * TW, 64], w.layout)
     w_bufs = gl.allocate_shared_memory(w.dtype, [WBUFS * WS, 64, 64], w.layout)
-    y_bufs = gl.allocate_shared_memory(y.dtype, [2] + y.block_type.shape, y.layout)
+    y_bufs = gl.allocate_shared_memory(y.dtype, [2] + y.block_type.shape, y.layout)  # noqa: RUF005
     x_full = gl.allocate_shared_memory(gl.int64, [XBUFS, 1], mbarrier.MBarrierLayout())
     x_empty = gl.allocate_shared_memory(gl.int64, [XBUFS, 1], mbarrier.MBarrierLayout())
     w_full = gl.allocate_shared_memory(gl.int64, [WBUFS, 1], mbarrier.MBarrierLayout())
@@ -130,8 +130,9 @@ def conv3x3_gluon_kernel(
     fence_async_shared()  # TMA signals these barriers
 
     rings = (x_bufs, x_full, x_empty, w_bufs, w_full, w_empty)
-    sizes = (N, HO, WO, C_out, groups, tiles_h, tiles_w, tiles)
-    shared = (rings, turns, y, y_bufs, b_ptr, argmax_ptr, sizes)
+    sizes = (C_out, groups, tiles_h, tiles_w, tiles)
+    outputs = (y, y_bufs, argmax_ptr, N, HO, WO)
+    shared = (rings, turns, b_ptr, sizes, outputs)
     # A thread of the loading warp needs few registers, so those that multiply get 232: 128 of
     # them accumulate. 168 a thread are asked for at the launch, which is what 384 threads can have.
     gl.warp_specialize(
@@ -162,7 +163,7 @@ def load_partition(
 ):  # fmt: skip
     """Fill the rings for all tiles of the program, in the order in which they are multiplied."""
     x_bufs, x_full, x_empty, w_bufs, w_full, w_empty = rings
-    N, HO, WO, C_out, groups, tiles_h, tiles_w, tiles = sizes
+    C_out, groups, tiles_h, tiles_w, tiles = sizes
     WS: gl.constexpr = 2 if SPLIT == "channels" else 1
     ROWS: gl.constexpr = TH + TAPS - 1
     box_layout: gl.constexpr = x.layout
@@ -206,8 +207,9 @@ def mma_partition(
     RELU: gl.constexpr, POOL: gl.constexpr,
 ):  # fmt: skip
     """Multiply and store this warpgroup's part (number ``ME``) of the program's tiles."""
-    rings, turns, y, y_bufs, b_ptr, argmax_ptr, sizes = shared
-    N, HO, WO, C_out, groups, tiles_h, tiles_w, tiles = sizes
+    rings, turns, b_ptr, sizes, outputs = shared
+    y, y_bufs, argmax_ptr, N, HO, WO = outputs
+    C_out, groups, tiles_h, tiles_w, tiles = sizes
     WS: gl.constexpr = 2 if SPLIT == "channels" else 1
     TURNS: gl.constexpr = 2 if SPLIT == "tiles" else 1
     MY_TURN: gl.constexpr = ME if SPLIT == "tiles" else 0
@@ -225,9 +227,9 @@ def mma_partition(
         )
         if TURNS == 2:
             mbarrier.arrive(turns.index(1 - ME))
-        acc = finish(acc, rings, group + groups - 1, TAPS, XBUFS, WBUFS)
+        acc = finish(acc, rings[2], rings[5], group + groups - 1, TAPS, XBUFS, WBUFS)
         group += TURNS * groups
-        turn += 1
+        turn += 1  # noqa: SIM113, Gluon has no enumerate
         n0, h0, w0, c0 = place(tile, C_out, tiles_h, tiles_w, NI, TH, TW, 64 * WS)
         h0 += MY_PART * PART_H
         c0 += MY_HALF * 64
@@ -290,9 +292,10 @@ def products(
 
 
 @gluon.jit
-def finish(acc, rings, last, TAPS: gl.constexpr, XBUFS: gl.constexpr, WBUFS: gl.constexpr):
+def finish(
+    acc, x_empty, w_empty, last, TAPS: gl.constexpr, XBUFS: gl.constexpr, WBUFS: gl.constexpr
+):
     """Wait for all products, and free what those of the tile's ``last`` group have read."""
-    x_bufs, x_full, x_empty, w_bufs, w_full, w_empty = rings
     acc = warpgroup_mma_wait(0, deps=(acc,))
     mbarrier.arrive(w_empty.index(stage_of(TAPS * last + TAPS - 1, WBUFS)))
     mbarrier.arrive(x_empty.index(stage_of(last, XBUFS)))
@@ -356,7 +359,5 @@ def pack_codes(code, c0, C_out, Q: gl.constexpr):
     """Codes (64, Q) of channels from c0 on -> bytes (16, Q); absent channels give 0."""
     channel = gl.arange(0, 64, gl.SliceLayout(1, code.type.layout))
     present = c0 + channel < C_out
-    code = gl.where(
-        gl.expand_dims(present, 1), code << gl.expand_dims(2 * (channel % 4), 1), 0
-    )
+    code = gl.where(gl.expand_dims(present, 1), code << gl.expand_dims(2 * (channel % 4), 1), 0)
     return gl.sum(code.reshape([16, 4, Q]), axis=1).to(gl.uint8)
