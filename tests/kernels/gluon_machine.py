@@ -3,8 +3,9 @@
 Triton has no interpreter for Gluon. Here each partition is a thread, of which one runs at a time,
 and what the hardware does by itself (a TMA load landing, products being made, a TMA store reading
 its buffer) is an event that happens some time after it was asked for. Who is next is drawn from a
-seed, by weights: of each kind of event (six seeds in a row meet every ranking of the three), of each
-event, and of a partition, which changes its own now and then. What no order may do raises a ``HazardError``; if nobody can go on, a ``DeadlockError``.
+seed, by weights: of each kind of event (six seeds in a row meet every ranking of the three), of
+each event, and of a partition, which changes its own now and then. What no order may do raises a
+``HazardError``; if nobody can go on, a ``DeadlockError``.
 """
 
 from __future__ import annotations

@@ -38,13 +38,12 @@ if gluon_plan.absent():
     raise SystemExit(3)
 tile = next(t for t in tiles.table() if t.form == "gluon")
 case = compile_cases.gluon_case(tile, "fp16", "relu", share=1)
-for change in ({"WBUFS": 9}, {"TH": 4}):
-    changed = replace(case, constants={**case.constants, **change})
-    if "TH" in change:
-        half = str(list(gluon_plan.plan(tile, False).y_box)).replace("8", "4", 1)
-        changed.types["y"] = changed.types["y"].replace("[1, 8, 32, 64]", half)
+half = {**case.types, "y": case.types["y"].replace("[1, 8, 32, 64]", "[1, 4, 32, 64]")}
+for changed in (
+    replace(case, constants={**case.constants, "WBUFS": 9}),
+    replace(case, constants={**case.constants, "TH": 4}, types=half),
+):
     print(compile_check.check(changed).failures)
-print(compile_check.check(replace(case, registers=104)).failures)
 """
 
 
@@ -80,10 +79,9 @@ def test_the_gates_of_gluon_can_fail(tmp_path: Path) -> None:
     if done.returncode == 3:
         pytest.skip(done.stdout)
     assert done.returncode == 0, done.stderr
-    buffers, shape, registers = done.stdout.splitlines()
+    buffers, shape = done.stdout.splitlines()
     assert "shared memory" in buffers
     assert "HGMMA of ['64x128x16'], not 64x256x16" in shape
-    assert "spills" in registers
 
 
 def test_an_empty_selection_fails() -> None:
