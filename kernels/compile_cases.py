@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from . import tiles
+from . import gluon_plan, tiles
 
 ARCHES = (80, 90)
 
@@ -24,6 +24,7 @@ class Case:
     warps: int = 4
     stages: int = 2
     is_gemm: bool = False
+    registers: int | None = None  # a thread at the launch; only Gluon kernels state them
 
 
 def _sizes(*names: str) -> dict[str, str]:
@@ -120,6 +121,48 @@ def dgrad_case(tile: tiles.Tile, dtype: str, pool: bool, precision: str = "ieee"
     )  # fmt: skip
 
 
+def gluon_case(tile: tiles.Tile, dtype: str, variant: str, share: int | None = None) -> Case:
+    """As :func:`fprop_case`, for a tile of form "gluon"; ``share`` as in gluon_plan.plan."""
+    pool, dgrad = variant == "pool", variant == "dgrad"
+    plan = gluon_plan.plan(tile, pool, share)
+
+    def operand(box: tuple[int, ...]) -> str:
+        return f"tensordesc<{dtype}{list(box)},{gluon_plan.layout(box)!r}>"
+
+    types = {
+        "x": operand(plan.x_box), "w": operand(plan.w_box), "b_ptr": f"*{dtype}",
+        "y": operand(plan.y_box), "argmax_ptr": "*u8",
+        **_sizes("N", "HO", "WO", "C_out", "groups", "tiles_h", "tiles_w", "tiles"),
+    }  # fmt: skip
+    constants = {**plan.constants, "RELU": not dgrad, "POOL": pool, "MIRROR": dgrad}
+    absent = (["b_ptr"] if dgrad else []) + ([] if pool else ["argmax_ptr"])
+    constants.update(dict.fromkeys(absent))
+    taps = "" if share is None else f"_{share}tap"
+    return Case(
+        f"{tile.name}{taps}_{variant}_{dtype}", "gluon3x3.conv3x3_gluon_kernel", tile.arch,
+        tile.bits, types, constants, gluon_plan.WARPS, 1, True, gluon_plan.REGISTERS,
+    )  # fmt: skip
+
+
+def gluon_cases(every: bool) -> Iterator[Case]:
+    """Every Gluon entry with all of its epilogue, and the first of each split as dgrad."""
+    if gluon_plan.absent():
+        return
+    seen = set()
+    for tile in tiles.table():
+        if tile.form != "gluon":
+            continue
+        yield gluon_case(tile, "bf16", "pool")
+        split = gluon_plan.plan(tile, False).constants["SPLIT"]
+        if every or split not in seen:
+            yield gluon_case(tile, "fp16", "dgrad")
+        if every:
+            yield gluon_case(tile, "bf16", "relu")
+            if gluon_plan.taps() != 1:
+                yield gluon_case(tile, "bf16", "relu", share=1)
+        seen.add(split)
+
+
 def wgrad_case(tile: tiles.Tile, dtype: str, precision: str = "ieee") -> Case:
     types = {
         "x": _operand(tile, dtype, *tile.box, tile.bk),
@@ -206,6 +249,8 @@ def cases(every: bool = False) -> Iterator[Case]:
     bf16 share code, so the variants share them out.
     """
     for tile in tiles.table():
+        if tile.form != "loop":
+            continue
         if tile.bits == 32:
             for precision in ("ieee",) if tile.ieee else ("tf32", "tf32x3"):
                 if tile.kernel == "wgrad":
@@ -225,6 +270,7 @@ def cases(every: bool = False) -> Iterator[Case]:
                 yield fprop_case(tile, "bf16", "dgrad")
             if not tile.persistent and (every or (tile.box[0] == 1 and tile.bk > 16)):
                 yield from split_cases(tile, "bf16")
+    yield from gluon_cases(every)
     for arch in ARCHES:
         yield from element_cases(arch, "bf16")
         yield from linear_cases(arch)

@@ -9,7 +9,11 @@ prints a row per compiled kernel and exits 1 if a gate fails:
 - nothing spills: a stack of 0 bytes, and no LDL or STL in the GEMMs;
 - 16-bit and TF32 products run on tensor cores: HGMMA on sm_90, HMMA on sm_80;
 - operands are copied in the background: UTMALDG (TMA) on sm_90, LDGSTS on sm_80;
-- in fprop and dgrad on sm_90 no operand passes through registers: no LDSM before the last HGMMA.
+- in fprop and dgrad on sm_90 no operand passes through registers: no LDSM before the last HGMMA;
+- a Gluon kernel has products of 64 x 256 and no LDSM at all, stores by TMA (UTMASTG), and moves
+  registers between its warpgroups (USETMAXREG).
+
+Where the installed Triton has no Gluon, its kernels are left out and the last line says so.
 
 Speed is not seen here, instruction selection is. Needs the ptxas, cuobjdump and nvdisasm of the
 triton wheel; TRITON_INTERPRET must not be set.
@@ -30,15 +34,20 @@ from dataclasses import dataclass, field
 from importlib import import_module
 from multiprocessing import get_context
 from pathlib import Path
+from typing import Any
 
 import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
+from . import gluon_plan
 from .compile_cases import Case, cases
 
 SHARED_LIMIT = {80: 101376, 90: 232448}
-COUNTED = ("HGMMA", "HMMA", "FFMA", "LDSM", "LDL", "STL", "SHFL", "UTMALDG", "LDGSTS")
+COUNTED = (
+    "HGMMA", "HMMA", "FFMA", "LDSM", "LDL", "STL", "SHFL", "UTMALDG", "UTMASTG", "LDGSTS",
+    "USETMAXREG",
+)  # fmt: skip
 _TOOLS = Path(triton.__file__).parent / "backends" / "nvidia" / "bin"
 
 
@@ -53,6 +62,7 @@ class Facts:
     seconds: float
     counts: dict[str, int]
     early_ldsm: int  # LDSM before the last tensor-core instruction
+    shapes: set[str]  # of the HGMMA, such as 64x256x16
     failures: list[str] = field(default_factory=list)
 
 
@@ -67,16 +77,25 @@ def check(case: Case) -> Facts:
         for i, kind in enumerate(signature.values())
         if kind.startswith("*")
     }
+    options = {"num_warps": case.warps, "num_stages": case.stages}
+    source = ASTSource
+    if case.registers is not None:
+        source, options["maxnreg"] = _gluon_source(), case.registers
     start = time.perf_counter()
     compiled = triton.compile(
-        ASTSource(kernel, signature, case.constants, aligned),
+        source(kernel, signature, case.constants, aligned),
         target=GPUTarget("cuda", case.arch, 32),
-        options={"num_warps": case.warps, "num_stages": case.stages},
+        options=options,
     )
     seconds = time.perf_counter() - start
     facts = _inspect(case, compiled.asm["cubin"], compiled.metadata.shared, seconds)
     facts.failures = list(_failures(case, facts))
     return facts
+
+
+def _gluon_source() -> Any:
+    """Imported late: an older Triton has none, and then no case asks for it."""
+    return import_module("triton.experimental.gluon._runtime").GluonASTSource
 
 
 def _inspect(case: Case, cubin: bytes, shared: int, seconds: float) -> Facts:
@@ -91,7 +110,10 @@ def _inspect(case: Case, cubin: bytes, shared: int, seconds: float) -> Facts:
     mma = [i for i, op in enumerate(stream) if op in ("HGMMA", "HMMA")]
     early = stream[: mma[-1]].count("LDSM") if mma else 0
     counts = {op: stream.count(op) for op in COUNTED}
-    return Facts(case.name, shared, int(found["REG"]), int(found["STACK"]), seconds, counts, early)
+    shapes = set(re.findall(r"\bHGMMA\.(\w+)", sass))
+    return Facts(
+        case.name, shared, int(found["REG"]), int(found["STACK"]), seconds, counts, early, shapes
+    )
 
 
 def _tool(name: str, *arguments: str) -> str:
@@ -119,6 +141,14 @@ def _failures(case: Case, facts: Facts) -> Iterator[str]:
     direct = precision != "tf32x3" and "wgrad3x3" not in case.kernel
     if case.arch == 90 and direct and facts.early_ldsm:
         yield f"{facts.early_ldsm} LDSM before the last {mma}"
+    if case.registers is not None:
+        if facts.shapes != {"64x256x16"}:
+            yield f"HGMMA of {sorted(facts.shapes)}, not 64x256x16"
+        if counts["LDSM"]:
+            yield f"{counts['LDSM']} LDSM"
+        for wanted in ("UTMASTG", "USETMAXREG"):
+            if not counts[wanted]:
+                yield f"no {wanted}"
 
 
 def run(jobs: int = 1, match: str = "", every: bool = False) -> list[Facts]:
@@ -168,6 +198,8 @@ def main() -> int:
         f"triton {triton.__version__}: {len(results)} kernels compiled in "
         f"{time.perf_counter() - start:.0f} s, {failed} failed a gate"
     )
+    if gluon_plan.absent():
+        print(f"without the Gluon kernels: {gluon_plan.absent()}")
     return 1 if failed or not results else 0
 
 

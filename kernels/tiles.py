@@ -4,6 +4,9 @@ An entry serves one kernel ("fprop", which is dgrad too, a chain's included, or 
 generation (90: Hopper and data-centre Blackwell, by TMA; 80: the rest from Ampere on) at one width
 (16 or 32 bits). Its tile is a box of images x rows x columns of pixels, ``bc`` output and ``bk``
 input channels.
+
+Entries of form "gluon" are for gluon3x3.py (fprop on Hopper): ``stages`` is then how many x buffers
+there are at most, and ``warps`` counts all of them. The rule never takes one, as none was measured.
 """
 
 from __future__ import annotations
@@ -33,13 +36,15 @@ class Tile:
     taps: int = 1  # of a program of wgrad: 1, or 3, which share their box of dz
     ieee: bool = False  # for float32 products on the ordinary cores
     split: int = 0  # programs that share a tile; 0: as many as fill the GPU
+    form: str = "loop"  # or "gluon"
 
     @property
     def name(self) -> str:
         """For tables and test ids, such as ``fprop_sm90_16b_1x4x32_128x64``."""
         box = "x".join(map(str, self.box))
         kind = "ieee" if self.ieee else f"{self.bits}b"
-        form = ("_persistent" if self.persistent else "") + ("_3taps" if self.taps == 3 else "")
+        form = "" if self.form == "loop" else f"_{self.form}"
+        form += ("_persistent" if self.persistent else "") + ("_3taps" if self.taps == 3 else "")
         return f"{self.kernel}_sm{self.arch}_{kind}_{box}_{self.bc}x{self.bk}{form}"
 
     def counts(self, pixels: tuple[int, int, int]) -> tuple[int, int, int]:
@@ -105,6 +110,8 @@ def choose(
 ) -> Tile:
     """The entry that wastes least on this shape; among equals the first of the table.
 
+    Of form "loop" only: others run when they are forced.
+
     Args:
         kernel: "fprop", "wgrad", or "dgrad" of a chain, which takes fprop's entries but the
             persistent ones.
@@ -136,6 +143,8 @@ def _choose(
         if t.persistent and chain:
             return False
         if t.persistent and t.programs(pixels, c_out) < _LEAST_PERSISTENT:
+            return False
+        if t.form != "loop":  # nothing was measured: only a table or a test takes it
             return False
         return (t.kernel, t.arch, t.bits, t.ieee) == (kernel, arch, bits, ieee)
 

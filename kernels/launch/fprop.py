@@ -11,6 +11,7 @@ from torch import Tensor
 from .. import precision, tiles
 from ..conv3x3 import conv3x3_fprop_kernel
 from ..split3x3 import conv3x3_join_kernel, conv3x3_split_kernel
+from . import gluon
 from .gpu import choose_tile, cores, share
 from .memory import empty_argmax, operand, unit
 
@@ -39,6 +40,9 @@ def fprop(
     # A pool drops an odd last row or column: no box is spent on it.
     pixels = (n, 2 * ho, 2 * wo) if pool else (n, h, w)
     tile = choose_tile("fprop", x, pixels, c_out, c_in)
+    if tile.form == "gluon":
+        gluon.launch(x, rows, b, y, argmax, c_out, pixels, tile, relu, pool, mirror)
+        return y[..., :c_out].contiguous(), argmax
     _, tiles_h, tiles_w = tile.counts(pixels)
     programs = tile.programs(pixels, c_out)
     steps = 9 * triton.cdiv(c_in, tile.bk)

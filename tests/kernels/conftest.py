@@ -31,6 +31,9 @@ def _load() -> None:
         os.environ["TRITON_INTERPRET"] = "1"
         try:
             import vggfast.kernels.ops  # noqa: F401
+            from vggfast.kernels import gluon_plan
+
+            gluon_plan.absent()  # loads the Gluon kernel, whose package looks at the variable too
         finally:
             if before is None:
                 del os.environ["TRITON_INTERPRET"]

@@ -25,7 +25,8 @@ EAGER = EagerBackend()
 ENTRIES = [
     t
     for t in tiles.table()
-    if t.kernel == "fprop" and (not GPU or t.arch == gpu.arch(torch.device("cuda")))
+    if (t.kernel, t.form) == ("fprop", "loop")
+    and (not GPU or t.arch == gpu.arch(torch.device("cuda")))
 ]
 # (N, C of x, C of dz, HB, WB): map (HB, WB) of the layer below, before its pool if it has one.
 # Channels that need padding, odd maps, several tiles along channels and pixels, N no box divides.

@@ -29,6 +29,22 @@ for case in (
 ):
     print(compile_check.check(case).failures)
 """
+GLUON = """
+from dataclasses import replace
+from vggfast.kernels import compile_cases, compile_check, gluon_plan, tiles
+
+if gluon_plan.absent():
+    print(gluon_plan.absent())
+    raise SystemExit(3)
+tile = next(t for t in tiles.table() if t.form == "gluon")
+case = compile_cases.gluon_case(tile, "fp16", "relu", share=1)
+half = {**case.types, "y": case.types["y"].replace("[1, 8, 32, 64]", "[1, 4, 32, 64]")}
+for changed in (
+    replace(case, constants={**case.constants, "WBUFS": 9}),
+    replace(case, constants={**case.constants, "TH": 4}, types=half),
+):
+    print(compile_check.check(changed).failures)
+"""
 
 
 def run(*arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
@@ -56,6 +72,16 @@ def test_the_gates_can_fail(tmp_path: Path) -> None:
     assert "shared memory" in stages
     assert "spills" in spills
     assert "no HGMMA" in plain
+
+
+def test_the_gates_of_gluon_can_fail(tmp_path: Path) -> None:
+    done = run("-c", GLUON, TRITON_CACHE_DIR=str(tmp_path))
+    if done.returncode == 3:
+        pytest.skip(done.stdout)
+    assert done.returncode == 0, done.stderr
+    buffers, shape = done.stdout.splitlines()
+    assert "shared memory" in buffers
+    assert "HGMMA of ['64x128x16'], not 64x256x16" in shape
 
 
 def test_an_empty_selection_fails() -> None:
