@@ -1,6 +1,7 @@
 """Hand-written Triton kernels of VGG: 3x3 convolution with its epilogue, 2x2 max-pool, gradients.
 
-conv3x3.py, pool2x2.py   the kernels: mathematics, layouts, nothing about launching
+conv3x3.py, wgrad3x3.py, first3x3.py, pool2x2.py
+                         the kernels: mathematics, layouts, nothing about launching
 ops.py                   what a caller uses: lays out memory, chooses tiles, launches
 tiles.json, tiles.py     the tile table and the rule that chooses from it
 compile_check.py         compiles the whole table without a GPU and looks at the machine code

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from . import tiles
+from .launch.first import registers, resident
 
 ARCHES = (80, 90)
 
@@ -24,6 +25,9 @@ class Case:
     warps: int = 4
     stages: int = 2
     is_gemm: bool = False
+    gathers: bool = False  # operands come through registers: asks for no background copies
+    resident: int = 1  # programs that a multiprocessor must hold at a time
+    registers: int | None = None  # at most, of a thread
 
 
 def _sizes(*names: str) -> dict[str, str]:
@@ -75,6 +79,46 @@ def wgrad_case(tile: tiles.Tile, dtype: str) -> Case:
     )  # fmt: skip
 
 
+def first_case(tile: tiles.Tile, dtype: str, variant: str) -> Case:
+    """``variant``: "relu" or "pool" (with the argmax)."""
+    (ni, th, tw), pool = tile.box, variant == "pool"
+    stored = (ni, th // 2, tw // 2) if pool else tile.box
+    t = f"*{dtype}"
+    types = {
+        "x_ptr": t, "w_ptr": t, "b_ptr": t, "y": _operand(tile, dtype, *stored, tile.bc),
+        "argmax_ptr": "*u8",
+        **_sizes("N", "H", "W", "HO", "WO", "QO", "C_out", "tiles_h", "tiles_w", "tiles"),
+    }  # fmt: skip
+    constants: dict[str, Any] = {
+        "C": 3, "NI": ni, "TH": th, "TW": tw, "BC": tile.bc, "BK": tile.bk, "RELU": True,
+        "POOL": pool, "TMA": tile.arch >= 90, **({} if pool else {"argmax_ptr": None}),
+    }  # fmt: skip
+    return Case(
+        f"{tile.name}_{variant}_{dtype}", "first3x3.first_fprop_kernel", tile.arch, tile.bits,
+        types, constants, tile.warps, tile.stages, True, True, resident(tile, pool),
+        registers(tile, pool),
+    )  # fmt: skip
+
+
+def first_wgrad_case(tile: tiles.Tile, dtype: str, variant: str) -> Case:
+    """``variant``: "relu", "pool" (with a ReLU) or "dz" (the gradient as it is)."""
+    pool, t = variant == "pool", f"*{dtype}"
+    types = {
+        "x_ptr": t, "grad_ptr": t, "y_ptr": t, "argmax_ptr": "*u8", "partial_ptr": "*fp32",
+        **_sizes("N", "H", "W", "HO", "WO", "QO", "C_out", "tiles_h", "tiles_w", "tiles"),
+        **_sizes("tiles_per_program"),
+    }  # fmt: skip
+    constants: dict[str, Any] = dict(zip(("NI", "TH", "TW"), tile.box, strict=True))
+    constants.update(C=3, BC=tile.bc, BK=tile.bk)
+    absent = (["y_ptr"] if variant == "dz" else []) + ([] if pool else ["argmax_ptr"])
+    constants.update(dict.fromkeys(absent))
+    return Case(
+        f"{tile.name}_{variant}_{dtype}", "first3x3.first_wgrad_kernel", tile.arch, tile.bits,
+        types, constants, tile.warps, tile.stages, True, True, resident(tile, pool),
+        registers(tile, pool),
+    )  # fmt: skip
+
+
 def element_cases(arch: int, dtype: str) -> Iterator[Case]:
     """The kernels without tiles in the table, at the block sizes of 64 channels."""
     block, t = {"BP": 16, "BC": 64}, f"*{dtype}"
@@ -92,6 +136,11 @@ def element_cases(arch: int, dtype: str) -> Iterator[Case]:
             {**partial, "dw_ptr": t, **_sizes("pairs", "splits")},
             {"B": 1024},
         ),
+        (
+            "first3x3.first_sum_kernel",
+            {**partial, "dw_ptr": t, "db_ptr": t, **_sizes("partials", "columns")},
+            {"C": 3, "BK": 32, "BP": 128},
+        ),
     )
     for kernel, types, constants in listed:
         name = f"{kernel.split('.')[1].removesuffix('_kernel')}_sm{arch}_{dtype}"
@@ -108,6 +157,13 @@ def cases(every: bool = False) -> Iterator[Case]:
         one, other = ("fp16", "bf16") if tile.bits == 16 else ("fp32", "fp32")
         if tile.kernel == "wgrad":
             yield wgrad_case(tile, other)
+            continue
+        if tile.kernel.startswith("first"):
+            case = first_case if tile.kernel == "first" else first_wgrad_case
+            yield case(tile, one, "pool")
+            yield case(tile, other, "relu")
+            if every and case is first_wgrad_case:
+                yield case(tile, other, "dz")
             continue
         yield fprop_case(tile, other, "pool")
         if every or (tile.bits == 16 and tile.bc == 128):

@@ -11,6 +11,10 @@ prints a row per compiled kernel and exits 1 if a gate fails:
 - operands are copied in the background: UTMALDG (TMA) on sm_90, LDGSTS on sm_80;
 - in fprop on sm_90 no operand passes through registers: no LDSM before the last HGMMA.
 
+The first layer's kernels gather their operands through registers and live by memory bandwidth, so
+instead of the last two gates: on sm_90 the result is stored by TMA (UTMASTG), and registers and
+shared memory let a multiprocessor hold several programs, some of which load while others store.
+
 Speed is not seen here, instruction selection is. Needs the ptxas, cuobjdump and nvdisasm of the
 triton wheel; TRITON_INTERPRET must not be set.
 """
@@ -38,7 +42,8 @@ from triton.compiler import ASTSource
 from .compile_cases import Case, cases
 
 SHARED_LIMIT = {80: 101376, 90: 232448}
-COUNTED = ("HGMMA", "HMMA", "FFMA", "LDSM", "LDL", "STL", "SHFL", "UTMALDG", "LDGSTS")
+REGISTERS = 65536  # of a multiprocessor, shared out in units of 8 a thread
+COUNTED = ("HGMMA", "HMMA", "FFMA", "LDSM", "LDL", "STL", "SHFL", "UTMALDG", "UTMASTG", "LDGSTS")
 _TOOLS = Path(triton.__file__).parent / "backends" / "nvidia" / "bin"
 
 
@@ -71,7 +76,11 @@ def check(case: Case) -> Facts:
     compiled = triton.compile(
         ASTSource(kernel, signature, case.constants, aligned),
         target=GPUTarget("cuda", case.arch, 32),
-        options={"num_warps": case.warps, "num_stages": case.stages},
+        options={
+            "num_warps": case.warps,
+            "num_stages": case.stages,
+            "maxnreg": case.registers,
+        },
     )
     seconds = time.perf_counter() - start
     facts = _inspect(case, compiled.asm["cubin"], compiled.metadata.shared, seconds)
@@ -109,13 +118,27 @@ def _failures(case: Case, facts: Facts) -> Iterator[str]:
         yield f"spills: stack {facts.stack}, {counts['LDL']} LDL, {counts['STL']} STL"
     if not case.is_gemm:
         return
+    resident = _resident(case, facts)
+    if resident < case.resident:
+        yield f"{resident} programs on a multiprocessor < {case.resident}"
     mma, copy = {80: ("HMMA", "LDGSTS"), 90: ("HGMMA", "UTMALDG")}[case.arch]
     if case.bits == 16 and not counts[mma]:
         yield f"no {mma}"
+    if case.gathers:
+        if case.arch == 90 and "fprop" in case.kernel and not counts["UTMASTG"]:
+            yield "no UTMASTG"
+        return
     if not counts[copy]:
         yield f"no {copy}"
     if case.arch == 90 and "fprop" in case.kernel and facts.early_ldsm:
         yield f"{facts.early_ldsm} LDSM before the last {mma}"
+
+
+def _resident(case: Case, facts: Facts) -> int:
+    """Programs that a multiprocessor has registers and shared memory for."""
+    by_registers = REGISTERS // (-(-facts.registers // 8) * 8 * 32 * case.warps)
+    # Each program takes 1024 bytes besides its own, and the limit is what one program may have.
+    return min(by_registers, (SHARED_LIMIT[case.arch] + 1024) // (facts.shared + 1024))
 
 
 def run(jobs: int = 1, match: str = "", every: bool = False) -> list[Facts]:

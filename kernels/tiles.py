@@ -1,6 +1,7 @@
 """The tile table (tiles.json) and the rule that chooses an entry by shape, dtype and architecture.
 
-An entry serves one kernel ("fprop", which is dgrad too, or "wgrad") on one generation (90: Hopper
+An entry serves one kernel ("fprop", which is dgrad too, "wgrad", or the first layer's "first" and
+"first_wgrad") on one generation (90: Hopper
 and data-centre Blackwell, by TMA; 80: the rest from Ampere on) at one width (16 or 32 bits). Its
 tile is a box of images x rows x columns of pixels, ``bc`` output and ``bk`` input channels.
 """
@@ -76,7 +77,7 @@ def choose(
     """The entry that wastes least on this shape; among equals the first of the table.
 
     Args:
-        kernel: "fprop" or "wgrad".
+        kernel: "fprop", "wgrad", "first" or "first_wgrad".
         arch: 80 or 90.
         bits: width of the dtype, 16 or 32.
         pixels: (N, H, W) of the map that is tiled.
