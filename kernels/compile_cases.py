@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from . import tiles
-from .launch.first import registers, resident
+from .launch.first import resident
 
 ARCHES = (80, 90)
 
@@ -27,7 +27,6 @@ class Case:
     is_gemm: bool = False
     gathers: bool = False  # operands come through registers: asks for no background copies
     resident: int = 1  # programs that a multiprocessor must hold at a time
-    registers: int | None = None  # at most, of a thread
 
 
 def _sizes(*names: str) -> dict[str, str]:
@@ -96,7 +95,6 @@ def first_case(tile: tiles.Tile, dtype: str, variant: str) -> Case:
     return Case(
         f"{tile.name}_{variant}_{dtype}", "first3x3.first_fprop_kernel", tile.arch, tile.bits,
         types, constants, tile.warps, tile.stages, True, True, resident(tile, pool),
-        registers(tile, pool),
     )  # fmt: skip
 
 
@@ -115,7 +113,6 @@ def first_wgrad_case(tile: tiles.Tile, dtype: str, variant: str) -> Case:
     return Case(
         f"{tile.name}_{variant}_{dtype}", "first3x3.first_wgrad_kernel", tile.arch, tile.bits,
         types, constants, tile.warps, tile.stages, True, True, resident(tile, pool),
-        registers(tile, pool),
     )  # fmt: skip
 
 

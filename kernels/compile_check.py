@@ -76,11 +76,7 @@ def check(case: Case) -> Facts:
     compiled = triton.compile(
         ASTSource(kernel, signature, case.constants, aligned),
         target=GPUTarget("cuda", case.arch, 32),
-        options={
-            "num_warps": case.warps,
-            "num_stages": case.stages,
-            "maxnreg": case.registers,
-        },
+        options={"num_warps": case.warps, "num_stages": case.stages},
     )
     seconds = time.perf_counter() - start
     facts = _inspect(case, compiled.asm["cubin"], compiled.metadata.shared, seconds)

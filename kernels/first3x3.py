@@ -8,9 +8,9 @@ All taps and channels, 27 products at most, are one step of K = 32. The order of
 weights in memory, k = 9 ci + 3 r + s, so that w is read as it is, and x is gathered with plain
 loads: rows of 3 channels start at any address, where no descriptor can point.
 
-A box has as many pixels as its program has threads: a pixel's K values then belong to one thread,
-and what depends on k is a constant of the machine code. Offsets stand in the load instructions, and
-k >= 9 C costs nothing but its zeros.
+A box has as many pixels as its program has threads, and the K values of a pixel are K vectors over
+the pixels, joined: so one thread holds them all, whichever way Triton would lay out a matrix of
+pointers (3.6 and 3.7 differ), and offsets along K are constants in the load instructions.
 """
 
 import triton
@@ -69,8 +69,8 @@ def first_fprop_kernel(
         h = h0 + pixel // TW % TH
         v = w0 + pixel % TW
         inside = (n < N) & (h < H) & (v < W)
-        inputs = gather(x_ptr, n, h, v, inside, H, W, C, BK)  # (BK, P)
-        acc = tl.dot(weights, inputs, input_precision="ieee")
+        inputs = gather(x_ptr, n, h, v, inside, H, W, C, BK, 0.0)  # (P, BK)
+        acc = tl.dot(weights, inputs.T, input_precision="ieee")
         acc = bias_relu(acc, b_ptr, c0, C_out, RELU, BC)
         if POOL:
             store_pooled(acc, y_desc, argmax_ptr, n0, h0, w0, c0, N, HO, WO, C_out, NI, TH, TW, BC)
@@ -80,29 +80,37 @@ def first_fprop_kernel(
 
 
 @triton.jit
-def gather(x_ptr, n, h, w, inside, H, W, C: tl.constexpr, BK: tl.constexpr):
-    """The 9 C inputs of the pixels (n, h, w), each (P,), as (BK, P).
+def gather(
+    x_ptr, n, h, w, inside, H, W, C: tl.constexpr, BK: tl.constexpr, LAST: tl.constexpr
+):  # fmt: skip
+    """The 9 C inputs of the pixels (n, h, w), each (P,), as (P, BK).
 
-    Zero for what lies outside of the map, and for all of a pixel that is not ``inside``.
+    Zero for what lies outside of the map, and for all of a pixel that is not ``inside``. The last
+    of the BK is ``LAST``, the rest of them zero.
     """
-    k = tl.arange(0, BK)[:, None]
-    dh = k // 3 % 3 - 1
-    dw = k % 3 - 1
-    row = W * C
-    # In this order the sums over k are three rows and constants.
-    at = x_ptr + ((n.to(tl.int64) * H + h) * row + w * C)[None, :]
-    at = at + dh * row
-    at = at + (dw * C + k // 9)
-    # Conditions of the row and of the column, so that 27 loads have nine different ones.
-    middle = inside[None, :]
-    above = (inside & (h > 0))[None, :]
-    below = (inside & (h + 1 < H))[None, :]
-    fits_h = tl.where(dh < 0, above, tl.where(dh > 0, below, middle))
-    left = (w > 0)[None, :]
-    right = (w + 1 < W)[None, :]
-    fits_w = tl.where(dw < 0, left, tl.where(dw > 0, right, True))
-    mask = fits_h & fits_w & (k < 9 * C)
-    return tl.load(at, mask=mask, other=0.0)
+    at = x_ptr + ((n.to(tl.int64) * H + h) * W + w) * C
+    inputs = _joined(at, h, w, inside, H, W, C, BK, 0, 1).reshape(n.shape[0], BK)
+    # Also keeps Triton 3.6 and 3.7 from moving the reshape into shared memory, which they fail at.
+    return tl.where((tl.arange(0, BK) == BK - 1)[None, :], LAST, inputs)
+
+
+@triton.jit
+def _joined(
+    at, h, w, inside, H, W, C: tl.constexpr, BK: tl.constexpr, K: tl.constexpr, STEP: tl.constexpr
+):  # fmt: skip
+    """Inputs K, K + STEP, ... < BK of pixels whose own are at ``at``: (P, 2, ..., 2)."""
+    if STEP < BK:
+        return tl.join(
+            _joined(at, h, w, inside, H, W, C, BK, K, 2 * STEP),
+            _joined(at, h, w, inside, H, W, C, BK, K + STEP, 2 * STEP),
+        )
+    elif K < 9 * C:
+        dh: tl.constexpr = K // 3 % 3 - 1
+        dw: tl.constexpr = K % 3 - 1
+        mask = inside & (h + dh >= 0) & (h + dh < H) & (w + dw >= 0) & (w + dw < W)
+        return tl.load(at + dh * (W * C) + (dw * C + K // 9), mask=mask, other=0.0)
+    else:
+        return tl.zeros(h.shape, at.dtype.element_ty)
 
 
 @triton.jit(do_not_specialize=_SIZES)
@@ -152,33 +160,36 @@ def first_wgrad_kernel(
         h = h0 + p // TW % TH
         v = w0 + p % TW
         present = (n < N) & (h < HO) & (v < WO)
-        site = (n.to(tl.int64) * HO + h) * WO + v  # [P]
-        at = site[:, None] * C_row + co[None, :]  # [P, BC]
+        # The box's corner is a scalar of 64 bits; within a box of one image 32 bits will do.
+        site = (tl.cast(n0, tl.int64) * HO + h0) * WO + w0
+        step = p // TW % TH * WO + p % TW  # [P]
+        if NI > 1:
+            step += (p // (TH * TW)).to(tl.int64) * HO * WO
+        at = step[:, None] * C_row + co[None, :]  # [P, BC]
         inside = present[:, None] & (co < C_row)[None, :]
-        dz = tl.load(grad_ptr + at, mask=inside, other=0.0)
+        dz = tl.load(grad_ptr + site * C_row + at, mask=inside, other=0.0)
         if y_ptr is not None:
             # Not "where y > 0": a NaN in y passes the gradient on.
-            dz = tl.where(tl.load(y_ptr + at, mask=inside, other=0.0) <= 0, 0.0, dz)
+            dz = tl.where(tl.load(y_ptr + site * C_row + at, mask=inside, other=0.0) <= 0, 0.0, dz)
         if argmax_ptr is None:
-            inputs = gather(x_ptr, n, h, v, present, H, W, C, BK)
-            inputs = tl.where((k == BK - 1)[:, None], 1.0, inputs)
-            acc = tl.dot(dz.T, inputs.T, acc, input_precision="ieee")
+            inputs = gather(x_ptr, n, h, v, present, H, W, C, BK, 1.0)
+            acc = tl.dot(dz.T, inputs, acc, input_precision="ieee")
         else:
             kept = present[:, None] & (quad < quads)[None, :]
             packed = tl.load(
-                argmax_ptr + site[:, None] * quads + quad[None, :], mask=kept, other=0
-            )  # [P, BC / 4]
+                argmax_ptr + site * quads + (step[:, None] * quads + quad[None, :]),
+                mask=kept, other=0,
+            )  # [P, BC / 4]  # fmt: skip
             shift = (2 * tl.arange(0, 4)).to(tl.uint8)[None, None, :]
             for corner in range(4):
                 inputs = gather(
-                    x_ptr, n, 2 * h + corner // 2, 2 * v + corner % 2, present, H, W, C, BK
+                    x_ptr, n, 2 * h + corner // 2, 2 * v + corner % 2, present, H, W, C, BK, 1.0
                 )  # fmt: skip
-                inputs = tl.where((k == BK - 1)[:, None], 1.0, inputs)
-                # All four codes of a byte at once: the loop then keeps one register for four
-                # channels, where unpacked codes take 255 registers in all, and these 158.
+                # Codes stay packed over the loop: one register for four channels, not four (with
+                # an earlier gather 158 registers in all, and 255).
                 other = packed ^ tl.cast(corner * 0x55, tl.uint8)
                 won = (((other[:, :, None] >> shift) & 3) == 0).reshape(P, BC)
-                acc = tl.dot(tl.where(won, dz, 0.0).T, inputs.T, acc, input_precision="ieee")
+                acc = tl.dot(tl.where(won, dz, 0.0).T, inputs, acc, input_precision="ieee")
     row = tl.program_id(0) * C_out + co
     at = tl.cast(row, tl.int64)[:, None] * BK + k[None, :]
     tl.store(partial_ptr + at, acc, mask=(co < C_out)[:, None] & (k < BK)[None, :])

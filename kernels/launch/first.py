@@ -14,33 +14,27 @@ from .gpu import choose_tile, cores, share
 from .memory import empty_argmax, operand, unit
 
 CHANNELS = 3  # input channels that these kernels serve: 9 * 3 products fill one step of 32
-_TURNS = 16  # programs of fprop per multiprocessor, of which 4 or 5 run at a time
+_TURNS = 16  # programs of fprop per multiprocessor, of which about 4 run at a time
 _MAX_PARTIALS = 1 << 26  # float32 elements of wgrad's workspace: 256 MB
 
-# Warps that a multiprocessor is to hold by (kernel, generation, bits), without a pool and with one.
-# Loads wait for memory, and only other programs fill the time, so registers are capped for them;
-# compile_check.py sees that the machine code keeps to it and does not spill.
+# Warps that a multiprocessor holds by (kernel, generation, bits), without a pool and with one: while
+# a program waits for memory, only others fill the time. compile_check.py sees that registers and
+# shared memory allow it. (A cap on registers, maxnreg, made ptxas spill where it does not else.)
 _WARPS = {
-    ("first", 90, 16): (20, 20),
-    ("first", 80, 16): (16, 12),
-    ("first", 90, 32): (12, 8),
-    ("first", 80, 32): (8, 8),
-    ("first_wgrad", 90, 16): (16, 12),
-    ("first_wgrad", 80, 16): (16, 12),
-    ("first_wgrad", 90, 32): (12, 8),
+    ("first", 90, 16): (16, 16),
+    ("first", 80, 16): (8, 8),
+    ("first", 90, 32): (16, 16),
+    ("first", 80, 32): (16, 16),
+    ("first_wgrad", 90, 16): (12, 12),
+    ("first_wgrad", 80, 16): (12, 8),
+    ("first_wgrad", 90, 32): (8, 8),
     ("first_wgrad", 80, 32): (8, 8),
 }
 
 
 def resident(tile: Tile, pool: bool) -> int:
-    """Programs of ``tile`` that a multiprocessor is to hold at a time."""
+    """Programs of ``tile`` that a multiprocessor holds at a time."""
     return max(1, _WARPS[tile.kernel, tile.arch, tile.bits][pool] // tile.warps)
-
-
-def registers(tile: Tile, pool: bool) -> int:
-    """What a thread may use of the 65536 registers for that; handed out by eights, 255 at most."""
-    threads = 32 * tile.warps * resident(tile, pool)
-    return min(255, 65536 // threads // 8 * 8)
 
 
 def fprop(
@@ -66,7 +60,6 @@ def fprop(
             n, h, width, ho, wo, y.shape[3] // per16, c_out, counts[1], counts[2], prod(counts),
             C=c_in, NI=ni, TH=th, TW=tw, BC=tile.bc, BK=tile.bk, RELU=relu, POOL=pool,
             TMA=tile.arch >= 90, num_warps=tile.warps, num_stages=tile.stages,
-            maxnreg=registers(tile, pool),
         )  # fmt: skip
     return y[..., :c_out].contiguous(), argmax
 
@@ -106,7 +99,7 @@ def wgrad(
         n, h, width, ho, wo, grad.shape[3] // unit(grad), c_out, counts[1], counts[2],
         prod(counts), each,
         C=c_in, NI=ni, TH=th, TW=tw, BC=tile.bc, BK=tile.bk,
-        num_warps=tile.warps, num_stages=tile.stages, maxnreg=registers(tile, pool),
+        num_warps=tile.warps, num_stages=tile.stages,
     )  # fmt: skip
     first_sum_kernel[(c_out,)](
         partial, dw, db, programs, c_out * tile.bk, C=c_in, BK=tile.bk, BP=128

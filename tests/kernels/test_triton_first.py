@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 from triton_cases import DTYPES, assert_close, maps, weights
-from vggfast.kernels import ops, tiles
+from vggfast.kernels import ops
 from vggfast.kernels.launch import first
 
 from vggfast import reference
@@ -249,12 +249,3 @@ def test_no_images(device: torch.device) -> None:
         assert torch.equal(dw, torch.zeros_like(weight))
         assert db is not None
         assert torch.equal(db, torch.zeros_like(bias))
-
-
-@pytest.mark.parametrize("tile", [t for t in tiles.table() if t.kernel.startswith("first")],
-                         ids=lambda t: t.name)  # fmt: skip
-def test_registers_are_what_the_programs_leave(tile: tiles.Tile) -> None:
-    for pool in (False, True):
-        used = first.registers(tile, pool) * 32 * tile.warps * first.resident(tile, pool)
-        assert used <= 65536
-        assert first.registers(tile, pool) >= 96, "HGMMA of 64 x 128 alone takes 64"
