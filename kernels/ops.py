@@ -66,10 +66,8 @@ def conv3x3_backward(
     with on(grad):
         if few and needs[1] and not needs[0] and first.reads_grad(grad):
             mask = None if y is None else y.permute(0, 2, 3, 1)
-            dw, db = first.wgrad(
-                x.permute(0, 2, 3, 1), grad.permute(0, 2, 3, 1), mask, argmax, w, needs[2]
-            )
-            return None, dw, db
+            rows = grad.permute(0, 2, 3, 1)
+            return None, *first.wgrad(x.permute(0, 2, 3, 1), rows, mask, argmax, w, needs[2])
         dz, db = epilogue_backward(grad, y, argmax, x.shape, needs[0] or needs[1], needs[2])
         dx = dw = None
         if needs[0]:

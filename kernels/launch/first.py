@@ -17,8 +17,8 @@ CHANNELS = 3  # input channels that these kernels serve: 9 * 3 products fill one
 _TURNS = 16  # programs of fprop per multiprocessor, of which about 4 run at a time
 _MAX_PARTIALS = 1 << 26  # float32 elements of wgrad's workspace: 256 MB
 
-# Warps that a multiprocessor holds by (kernel, generation, bits), without a pool and with one: while
-# a program waits for memory, only others fill the time. compile_check.py sees that registers and
+# Warps that a multiprocessor holds by (kernel, generation, bits), without a pool and with one. As
+# programs wait for memory, only others fill the time; compile_check.py sees that registers and
 # shared memory allow it. (A cap on registers, maxnreg, made ptxas spill where it does not else.)
 _WARPS = {
     ("first", 90, 16): (16, 16),
