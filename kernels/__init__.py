@@ -1,10 +1,11 @@
 """Hand-written Triton kernels of VGG: 3x3 convolution with its epilogue, 2x2 max-pool, gradients.
 
-conv3x3.py, split3x3.py, wgrad3x3.py, pool2x2.py, pack3x3.py
+conv3x3.py, split3x3.py, dgrad3x3.py, wgrad3x3.py, first3x3.py, pool2x2.py, linear.py, pack3x3.py
                          the kernels: mathematics, layouts, nothing about launching
 launch/                  their host side, one file a pass: lays out memory, chooses tiles, launches
-gluon3x3.py, gluon_plan.py
-                         the convolution once more in Gluon, for Hopper, and how its tiles are cut
+gluon3x3.py              the convolution once more in Gluon, for Hopper
+first_plan.py, gluon_plan.py
+                         how their tiles are cut, without torch
 ops.py                   what a caller uses
 precision.py             how float32 products are made
 tiles.json, tiles.py     the tile table and the rule that chooses from it

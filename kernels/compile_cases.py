@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from . import gluon_plan, tiles
+from . import first_plan, gluon_plan, tiles
 
 ARCHES = (80, 90)
 
@@ -25,6 +25,8 @@ class Case:
     stages: int = 2
     is_gemm: bool = False
     registers: int | None = None  # a thread at the launch; only Gluon kernels state them
+    gathers: bool = False  # operands come through registers: asks for no background copies
+    resident: int = 1  # programs that a multiprocessor must hold at a time
 
 
 def _sizes(*names: str) -> dict[str, str]:
@@ -181,6 +183,46 @@ def wgrad_case(tile: tiles.Tile, dtype: str, precision: str = "ieee") -> Case:
     )  # fmt: skip
 
 
+def first_case(tile: tiles.Tile, dtype: str, variant: str) -> Case:
+    """``variant``: "relu" or "pool" (with the argmax)."""
+    (ni, th, tw), pool = tile.box, variant == "pool"
+    stored = (ni, th // 2, tw // 2) if pool else tile.box
+    t = f"*{dtype}"
+    types = {
+        "x_ptr": t, "w_ptr": t, "b_ptr": t, "y": _operand(tile, dtype, *stored, tile.bc),
+        "argmax_ptr": "*u8",
+        **_sizes("N", "H", "W", "HO", "WO", "QO", "C_out", "tiles_h", "tiles_w", "tiles"),
+    }  # fmt: skip
+    constants: dict[str, Any] = {
+        "C": 3, "NI": ni, "TH": th, "TW": tw, "BC": tile.bc, "BK": tile.bk, "RELU": True,
+        "POOL": pool, "TMA": tile.arch >= 90, **({} if pool else {"argmax_ptr": None}),
+    }  # fmt: skip
+    return Case(
+        f"{tile.name}_{variant}_{dtype}", "first3x3.first_fprop_kernel", tile.arch, tile.bits,
+        types, constants, tile.warps, tile.stages, True,
+        gathers=True, resident=first_plan.resident(tile, pool),
+    )  # fmt: skip
+
+
+def first_wgrad_case(tile: tiles.Tile, dtype: str, variant: str) -> Case:
+    """``variant``: "relu", "pool" (with a ReLU) or "dz" (the gradient as it is)."""
+    pool, t = variant == "pool", f"*{dtype}"
+    types = {
+        "x_ptr": t, "grad_ptr": t, "y_ptr": t, "argmax_ptr": "*u8", "partial_ptr": "*fp32",
+        **_sizes("N", "H", "W", "HO", "WO", "QO", "C_out", "tiles_h", "tiles_w", "tiles"),
+        **_sizes("tiles_per_program"),
+    }  # fmt: skip
+    constants: dict[str, Any] = dict(zip(("NI", "TH", "TW"), tile.box, strict=True))
+    constants.update(C=3, BC=tile.bc, BK=tile.bk)
+    absent = (["y_ptr"] if variant == "dz" else []) + ([] if pool else ["argmax_ptr"])
+    constants.update(dict.fromkeys(absent))
+    return Case(
+        f"{tile.name}_{variant}_{dtype}", "first3x3.first_wgrad_kernel", tile.arch, tile.bits,
+        types, constants, tile.warps, tile.stages, True,
+        gathers=True, resident=first_plan.resident(tile, pool),
+    )  # fmt: skip
+
+
 def element_cases(arch: int, dtype: str) -> Iterator[Case]:
     """The kernels without tiles in the table, at the block sizes of 64 channels."""
     block, t = {"BP": 16, "BC": 64}, f"*{dtype}"
@@ -211,6 +253,11 @@ def element_cases(arch: int, dtype: str) -> Iterator[Case]:
             "dgrad3x3.conv3x3_dgrad_sum_kernel",
             {**partial, "sum_ptr": "*fp32", **_sizes("rows", "C", "rows_per_program")},
             block,
+        ),
+        (
+            "first3x3.first_sum_kernel",
+            {**partial, "dw_ptr": t, "db_ptr": t, **_sizes("partials", "columns")},
+            {"C": 3, "BK": 32, "BP": 128},
         ),
     )
     for kernel, types, constants in listed:
@@ -251,7 +298,14 @@ def cases(every: bool = False) -> Iterator[Case]:
     for tile in tiles.table():
         if tile.form != "loop":
             continue
-        if tile.bits == 32:
+        if tile.kernel.startswith("first"):
+            case = first_case if tile.kernel == "first" else first_wgrad_case
+            one, other = ("fp16", "bf16") if tile.bits == 16 else ("fp32", "fp32")
+            yield case(tile, one, "pool")
+            yield case(tile, other, "relu")
+            if every and case is first_wgrad_case:
+                yield case(tile, other, "dz")
+        elif tile.bits == 32:
             for precision in ("ieee",) if tile.ieee else ("tf32", "tf32x3"):
                 if tile.kernel == "wgrad":
                     yield wgrad_case(tile, "fp32", precision)

@@ -15,6 +15,10 @@ prints a row per compiled kernel and exits 1 if a gate fails:
 
 Where the installed Triton has no Gluon, its kernels are left out and the last line says so.
 
+The first layer's kernels gather their operands through registers and live by memory bandwidth, so
+instead of the last two gates: on sm_90 the result is stored by TMA (UTMASTG), and registers and
+shared memory let a multiprocessor hold several programs, some of which load while others store.
+
 Speed is not seen here, instruction selection is. Needs the ptxas, cuobjdump and nvdisasm of the
 triton wheel; TRITON_INTERPRET must not be set.
 """
@@ -44,6 +48,7 @@ from . import gluon_plan
 from .compile_cases import Case, cases
 
 SHARED_LIMIT = {80: 101376, 90: 232448}
+REGISTERS = 65536  # of a multiprocessor, shared out in units of 8 a thread
 COUNTED = (
     "HGMMA", "HMMA", "FFMA", "LDSM", "LDL", "STL", "SHFL", "UTMALDG", "UTMASTG", "LDGSTS",
     "USETMAXREG",
@@ -131,10 +136,17 @@ def _failures(case: Case, facts: Facts) -> Iterator[str]:
         yield f"spills: stack {facts.stack}, {counts['LDL']} LDL, {counts['STL']} STL"
     if not case.is_gemm:
         return
+    resident = _resident(case, facts)
+    if resident < case.resident:
+        yield f"{resident} programs on a multiprocessor < {case.resident}"
     mma, copy = {80: ("HMMA", "LDGSTS"), 90: ("HGMMA", "UTMALDG")}[case.arch]
     precision = case.constants.get("PRECISION", "ieee") if case.bits == 32 else "tensor cores"
     if precision != "ieee" and not counts[mma]:
         yield f"no {mma}"
+    if case.gathers:
+        if case.arch == 90 and "fprop" in case.kernel and not counts["UTMASTG"]:
+            yield "no UTMASTG"
+        return
     if not counts[copy]:
         yield f"no {copy}"
     # Three products of a float32 need it in registers, where it is taken apart.
@@ -149,6 +161,13 @@ def _failures(case: Case, facts: Facts) -> Iterator[str]:
         for wanted in ("UTMASTG", "USETMAXREG"):
             if not counts[wanted]:
                 yield f"no {wanted}"
+
+
+def _resident(case: Case, facts: Facts) -> int:
+    """Programs that a multiprocessor has registers and shared memory for."""
+    by_registers = REGISTERS // (-(-facts.registers // 8) * 8 * 32 * case.warps)
+    # Each program takes 1024 bytes besides its own, and the limit is what one program may have.
+    return min(by_registers, (SHARED_LIMIT[case.arch] + 1024) // (facts.shared + 1024))
 
 
 def run(jobs: int = 1, match: str = "", every: bool = False) -> list[Facts]:

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from . import _interpreter
 from .conv3x3 import conv3x3_fprop_kernel
+from .launch import first
 from .launch.dgrad import dgrad
 from .launch.fprop import fprop
 from .launch.gpu import on
@@ -44,6 +45,9 @@ def conv3x3(
     (N, C_out, H // 2, W // 2); argmax uint8 (N, H // 2, W // 2, ceil(C_out / 4)).
     """
     with on(x):
+        if w.shape[1] <= first.CHANNELS:
+            y, argmax = first.fprop(x.permute(0, 2, 3, 1), w, b, relu, pool, save_argmax)
+            return y.permute(0, 3, 1, 2), argmax
         y, argmax = fprop(
             aligned(x.permute(0, 2, 3, 1)), tap_rows(w, False), w.shape[0], b, relu, pool,
             save_argmax, False,
@@ -64,7 +68,12 @@ def conv3x3_backward(
     y: its output if it had a ReLU, else None; argmax: its argmax if it had a pool, else None.
     Without ``needs[1]`` only the shape of x counts.
     """
+    few = w.shape[1] <= first.CHANNELS
     with on(grad):
+        if few and needs[1] and not needs[0] and first.reads_grad(grad):
+            mask = None if y is None else y.permute(0, 2, 3, 1)
+            rows = grad.permute(0, 2, 3, 1)
+            return None, *first.wgrad(x.permute(0, 2, 3, 1), rows, mask, argmax, w, needs[2])
         dz, db = epilogue_backward(grad, y, argmax, x.shape, needs[0] or needs[1], needs[2])
         dx = dw = None
         if needs[0]:
@@ -72,7 +81,9 @@ def conv3x3_backward(
                 dz, tap_rows(w, True), w.shape[1], None, False, False, False, True
             )  # fmt: skip
             dx = dx.permute(0, 3, 1, 2)
-        if needs[1]:
+        if needs[1] and few:
+            dw, _ = first.wgrad(x.permute(0, 2, 3, 1), dz, None, None, w, False)
+        elif needs[1]:
             dw = wgrad(aligned(x.permute(0, 2, 3, 1)), dz, w)
     return dx, dw, db
 

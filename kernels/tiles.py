@@ -1,9 +1,9 @@
 """The tile table (tiles.json) and the rule that chooses an entry by shape, dtype and architecture.
 
-An entry serves one kernel ("fprop", which is dgrad too, a chain's included, or "wgrad") on one
-generation (90: Hopper and data-centre Blackwell, by TMA; 80: the rest from Ampere on) at one width
-(16 or 32 bits). Its tile is a box of images x rows x columns of pixels, ``bc`` output and ``bk``
-input channels.
+An entry serves one kernel ("fprop", which is dgrad too, a chain's included, "wgrad", or the first
+layer's "first" and "first_wgrad") on one generation (90: Hopper and data-centre Blackwell, by TMA;
+80: the rest from Ampere on) at one width (16 or 32 bits). Its tile is a box of images x rows x
+columns of pixels, ``bc`` output and ``bk`` input channels.
 
 Entries of form "gluon" are for gluon3x3.py (fprop on Hopper): ``stages`` is then how many x buffers
 there are at most, and ``warps`` counts all of them. The rule never takes one, as none was measured.
@@ -113,8 +113,8 @@ def choose(
     Of form "loop" only: others run when they are forced.
 
     Args:
-        kernel: "fprop", "wgrad", or "dgrad" of a chain, which takes fprop's entries but the
-            persistent ones.
+        kernel: "fprop", "wgrad", "first", "first_wgrad", or "dgrad" of a chain, which takes fprop's
+            entries but the persistent ones.
         arch: 80 or 90.
         bits: width of the dtype, 16 or 32.
         pixels: (N, H, W) of the map that is tiled.
