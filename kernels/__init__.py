@@ -2,7 +2,7 @@
 
 conv3x3.py, pool2x2.py   the kernels: mathematics, layouts, nothing about launching
 ops.py                   what a caller uses: lays out memory, chooses tiles, launches
-gluon3x3.py              the convolution once more in Gluon, for Hopper; gluon_plan.py cuts its tiles
+gluon3x3.py              the convolution in Gluon, for Hopper; gluon_plan.py cuts its tiles
 tiles.json, tiles.py     the tile table and the rule that chooses from it
 compile_check.py         compiles the whole table without a GPU and looks at the machine code
 
