@@ -11,7 +11,8 @@ prints a row per compiled kernel and exits 1 if a gate fails:
 - operands are copied in the background: UTMALDG (TMA) on sm_90, LDGSTS on sm_80;
 - in fprop and dgrad on sm_90 no operand passes through registers: no LDSM before the last HGMMA;
 - a Gluon kernel has products of 64 x 256 and no LDSM at all, stores by TMA (UTMASTG), and moves
-  registers between its warpgroups (USETMAXREG).
+  registers between its warpgroups (USETMAXREG); what its source leaves to the compiler is there
+  (``disorder``).
 
 Where the installed Triton has no Gluon, its kernels are left out and the last line says so.
 
@@ -95,6 +96,8 @@ def check(case: Case) -> Facts:
     seconds = time.perf_counter() - start
     facts = _inspect(case, compiled.asm["cubin"], compiled.metadata.shared, seconds)
     facts.failures = list(_failures(case, facts))
+    if case.registers is not None:
+        facts.failures += disorder(compiled.asm["ptx"])
     return facts
 
 
@@ -126,6 +129,34 @@ def _tool(name: str, *arguments: str) -> str:
         [str(_TOOLS / name), *arguments], capture_output=True, text=True, check=True
     )
     return done.stdout + done.stderr
+
+
+def disorder(ptx: str) -> list[str]:
+    """What the PTX of a Gluon kernel lacks between steps that one thread does for its warpgroup.
+
+    One thread arrives at a barrier when all of its warpgroup have seen their products done, so a
+    bar.sync stands directly before. One thread asks for a TMA store, so before it stand, in order:
+    its wait for the last store, a bar.sync, the values, a fence of each thread, a bar.sync.
+    """
+    marks = {
+        r"cp\.async\.bulk\.wait_group\.read": "wait", r"bar(?:rier)?\.sync": "sync",
+        r"mbarrier\.arrive\.shared": "arrive", r"wgmma\.wait_group": "products",
+        r"fence\.proxy\.async": "fence", r"st(?:matrix\.sync\S*)?\.shared": "values",
+        r"cp\.async\.bulk\.tensor\.\S*global\.shared": "store",
+    }  # fmt: skip
+    found = re.finditer("|".join(f"({pattern})" for pattern in marks), ptx)
+    seen = [list(marks.values())[(m.lastindex or 1) - 1] for m in found]
+    failures = []
+    for i, mark in enumerate(seen):
+        if mark == "arrive" and seen[i - 1] != "sync":
+            failures.append(f"an arrival directly after {seen[i - 1]!r}, not after a bar.sync")
+        if mark == "store":
+            before = [m for j, m in enumerate(seen[:i]) if m != "values" or seen[j - 1] != m]
+            if before[-5:] != ["wait", "sync", "values", "fence", "sync"]:
+                failures.append(f"a TMA store after {before[-5:]}")
+    if not {"arrive", "store"} <= set(seen):
+        failures.append("no arrival or no TMA store in the PTX")
+    return failures
 
 
 def _failures(case: Case, facts: Facts) -> Iterator[str]:

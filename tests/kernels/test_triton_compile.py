@@ -12,6 +12,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from vggfast.kernels.compile_check import disorder
 
 PYTHON = """
 from dataclasses import replace
@@ -82,6 +83,27 @@ def test_the_gates_of_gluon_can_fail(tmp_path: Path) -> None:
     buffers, shape = done.stdout.splitlines()
     assert "shared memory" in buffers
     assert "HGMMA of ['64x128x16'], not 64x256x16" in shape
+
+
+ORDERED = (
+    "wgmma.wait_group.sync.aligned 0;",
+    "bar.sync 0, 128;",
+    "@%p1 mbarrier.arrive.shared::cta.b64 _, [%r1];",
+    "cp.async.bulk.wait_group.read 0;",
+    "bar.sync 0, 128;",
+    "stmatrix.sync.aligned.m8n8.x4.trans.shared.b16 [%r2], {%r3, %r4, %r5, %r6};",
+    "stmatrix.sync.aligned.m8n8.x4.trans.shared.b16 [%r7], {%r3, %r4, %r5, %r6};",
+    "fence.proxy.async.shared::cta;",
+    "bar.sync 0, 128;",
+    "@%p2 cp.async.bulk.tensor.4d.global.shared::cta.bulk_group [%rd1, {%r1, %r1}], [%r1];",
+)
+
+
+def test_order_in_the_ptx() -> None:
+    assert disorder("\n".join(ORDERED)) == []
+    for i in (1, 3, 4, 7, 8):  # each barrier, the wait for the last store, the fence
+        assert disorder("\n".join(ORDERED[:i] + ORDERED[i + 1 :])), ORDERED[i]
+    assert disorder("")
 
 
 def test_an_empty_selection_fails() -> None:
