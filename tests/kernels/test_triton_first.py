@@ -23,7 +23,7 @@ SIZES = (
     (1, 1, 8, 1, 1),
     (1, 3, 5, 1, 7),
     (2, 2, 16, 9, 1),
-    (2, 3, 24, 9, 35),
+    (1, 3, 24, 5, 35),
     (1, 2, 72, 5, 33),
     (3, 1, 3, 7, 6),
     (3, 3, 8, 3, 3),
@@ -156,7 +156,7 @@ def test_boxes_in_one_program(
     monkeypatch.setattr(first, "cores", lambda device: 1)
     monkeypatch.setattr(first, "_TURNS", 1)
     monkeypatch.setattr(first, "resident", lambda tile, pool: 1)
-    size = (2, 3, 72, 9, 35)
+    size = (1, 3, 72, 5, 35)
     check_gradients(size, True, pool, False, torch.float32, device)
     check_forward(size, True, pool, torch.float32, device)
 
@@ -210,9 +210,9 @@ def test_the_rules_of_nan_in_gradients(pool: bool, device: torch.device) -> None
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 def test_runs_are_bit_identical(dtype: torch.dtype, device: torch.device) -> None:
-    x = maps((3, 3, 9, 40), dtype, device, seed=10)
+    x = maps((2, 3, 5, 40), dtype, device, seed=10)
     weight, bias = weights(24, 3, dtype, device, seed=10)
-    grad = maps((3, 24, 4, 20), dtype, device, seed=11)
+    grad = maps((2, 24, 2, 20), dtype, device, seed=11)
 
     def run() -> list[Tensor | None]:
         y, codes = ops.conv3x3(x, weight, bias, True, True, True)
