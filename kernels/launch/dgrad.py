@@ -12,7 +12,7 @@ from torch import Tensor
 from .. import precision, tiles
 from ..dgrad3x3 import conv3x3_dgrad_kernel, conv3x3_dgrad_sum_kernel
 from .gpu import choose_tile, row_share
-from .memory import operand, unit
+from .memory import operand, unit, workspace
 
 _SUM_ROWS, _SUM_CHANNELS = 16, 64  # a block of the bias gradient's addition
 
@@ -44,7 +44,7 @@ def dgrad(
     ni, th, tw = tile.box
     counts = tile.counts(pixels)
     boxes = prod(counts)
-    partial = torch.empty((boxes, c), dtype=torch.float32, device=dz.device) if want_db else None
+    partial = workspace((boxes, c), dz, "a bias gradient") if want_db else None
     conv3x3_dgrad_kernel[(boxes * triton.cdiv(c, tile.bc),)](
         operand(dz, tile, (*tile.box, tile.bk)),
         operand(rows, tile, (tile.bc, tile.bk)),
@@ -74,7 +74,7 @@ def _row_sum(partial: Tensor, dtype: torch.dtype) -> Tensor:
     share, programs = row_share(rows, _SUM_ROWS, partial.device)
     blocks = triton.cdiv(c, _SUM_CHANNELS)
     if programs > 1:
-        parts = torch.empty((programs, c), dtype=torch.float32, device=partial.device)
+        parts = workspace((programs, c), partial, "a bias gradient")
         conv3x3_dgrad_sum_kernel[(programs, blocks)](
             partial, parts, rows, c, share, BP=_SUM_ROWS, BC=_SUM_CHANNELS
         )

@@ -11,7 +11,7 @@ from torch import Tensor
 from ..first3x3 import first_fprop_kernel, first_sum_kernel, first_wgrad_kernel
 from ..first_plan import resident
 from .gpu import choose_tile, cores, share
-from .memory import empty_argmax, operand, unit
+from .memory import empty_argmax, operand, unit, workspace
 
 CHANNELS = 3  # input channels that these kernels serve: 9 * 3 products fill one step of 32
 _TURNS = 16  # programs of fprop per multiprocessor, of which about 4 run at a time
@@ -73,7 +73,7 @@ def wgrad(
         prod(counts),
         min(resident(tile, pool) * cores(x.device) // blocks, _MAX_PARTIALS // (c_out * tile.bk)),
     )
-    partial = torch.empty((programs, c_out, tile.bk), dtype=torch.float32, device=x.device)
+    partial = workspace((programs, c_out, tile.bk), x, "wgrad")
     ni, th, tw = tile.box
     first_wgrad_kernel[(programs, blocks)](
         x, grad, y, argmax, partial,

@@ -13,7 +13,7 @@ from ..conv3x3 import conv3x3_fprop_kernel
 from ..split3x3 import conv3x3_join_kernel, conv3x3_split_kernel
 from . import gluon
 from .gpu import choose_tile, cores, share
-from .memory import empty_argmax, operand, unit
+from .memory import empty_argmax, operand, unit, workspace
 
 _LEAST_STEPS = 4  # of a split: fewer do not fill the pipeline of loads
 _JOINED = 16  # channels a program of the joining kernel takes
@@ -66,8 +66,7 @@ def fprop(
             programs, RELU=relu, POOL=pool, PERSISTENT=tile.persistent, **box, **sums, **how,
         )  # fmt: skip
     else:
-        size = (splits, programs, tile.bc, ni * th * tw)
-        partial = torch.empty(size, dtype=torch.float32, device=x.device)
+        partial = workspace((splits, programs, tile.bc, ni * th * tw), x, "fprop")
         conv3x3_split_kernel[(programs, splits)](
             x_box, w_box, partial, n, h, w, c_in // per16, c_out, tiles_h, tiles_w,
             programs, each, **box, **sums, **how,

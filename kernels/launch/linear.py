@@ -9,7 +9,7 @@ from torch import Tensor
 from .. import precision
 from ..linear import linear_join_kernel, linear_split_kernel
 from .gpu import arch, cores, on, share
-from .memory import aligned, box_operand, unit
+from .memory import aligned, box_operand, unit, workspace
 
 MOST_IMAGES = 16  # above, the library's GEMM is bound by arithmetic no worse than this
 BM, BO, BK_BYTES, STAGES, WARPS = 16, 64, 256, 5, 4
@@ -31,7 +31,7 @@ def linear(x: Tensor, w: Tensor, b: Tensor | None, relu: bool) -> Tensor:
         bk, tma = BK_BYTES // x.element_size(), arch(x.device) >= 90
         blocks, programs = triton.cdiv(x.shape[1], bk), triton.cdiv(o, BO)
         each, splits = share(blocks, max(1, _RESIDENT * cores(x.device) // programs))
-        partial = torch.empty((splits, m, o), dtype=torch.float32, device=x.device)
+        partial = workspace((splits, m, o), x, "an FC layer")
         linear_split_kernel[(programs, splits)](
             box_operand(x, tma, (BM, bk)), box_operand(w, tma, (BO, bk)), partial,
             m, o, x.shape[1] // unit(x), each, BM=BM, BO=BO, BK=bk, TMA=tma,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import prod
 from typing import Any
 
 import torch
@@ -42,4 +43,23 @@ def empty_argmax(y: Tensor) -> Tensor:
 
 
 def empty_partial(programs: int, grad: Tensor) -> Tensor:
-    return torch.empty((programs, grad.shape[1]), dtype=torch.float32, device=grad.device)
+    return workspace((programs, grad.shape[1]), grad, "a bias gradient")
+
+
+class WorkspaceError(MemoryError):
+    """The GPU has no memory left for what a kernel needs beside its arguments and results."""
+
+
+def workspace(size: tuple[int, ...], like: Tensor, what: str) -> Tensor:
+    """An uninitialised float32 array on the device of ``like``, for the parts of ``what``.
+
+    Raises:
+        WorkspaceError: there is no memory for it.
+    """
+    try:
+        return torch.empty(size, dtype=torch.float32, device=like.device)
+    except torch.cuda.OutOfMemoryError as error:
+        megabytes = 4 * prod(size) / 1e6
+        raise WorkspaceError(
+            f"no memory is left for the {megabytes:.0f} MB workspace of {what}"
+        ) from error

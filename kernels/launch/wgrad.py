@@ -12,7 +12,7 @@ from torch import Tensor
 from .. import precision, tiles
 from ..wgrad3x3 import conv3x3_wgrad_kernel, conv3x3_wgrad_sum_kernel
 from .gpu import choose_tile, cores, share
-from .memory import operand, unit
+from .memory import operand, unit, workspace
 
 _SHARED = 227 << 10  # bytes of a multiprocessor (H100)
 _MAX_PARTIALS = 1 << 26  # float32 elements of the workspace: 256 MB
@@ -36,7 +36,7 @@ def wgrad(x: Tensor, dz: Tensor, w: Tensor) -> Tensor:
     programs = 9 // tile.taps * blocks
     wanted = tile.split or _splits(tile, programs, boxes, 9 * c_out * c_in, cores(x.device))
     per_split, splits = share(boxes, min(wanted, _MAX_PARTIALS // (9 * c_out * c_in)))
-    partial = torch.empty((splits, 9, c_out, c_in), dtype=torch.float32, device=x.device)
+    partial = workspace((splits, 9, c_out, c_in), x, "wgrad")
     conv3x3_wgrad_kernel[(programs, splits)](
         operand(x, tile, (*tile.box, tile.bk)),
         operand(dz, tile, (*tile.box, tile.bc)),

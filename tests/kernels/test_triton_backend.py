@@ -99,3 +99,21 @@ def test_ops_through_it_equal_eager(device: torch.device) -> None:
     assert len(ours) == len(theirs) == 5
     for a, b in zip(ours, theirs, strict=True):
         torch.testing.assert_close(a, b)
+
+
+def test_no_memory_for_a_workspace(device: torch.device, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What torch raises when a GPU is full comes out as a sentence that names the use and size."""
+    real = torch.empty
+
+    def full(*size: object, **options: object) -> torch.Tensor:
+        if options.get("dtype") is torch.float32 and len(size) == 1 and len(size[0]) == 4:  # type: ignore[arg-type]
+            raise torch.cuda.OutOfMemoryError("CUDA out of memory")
+        return real(*size, **options)  # type: ignore[arg-type]
+
+    x = maps((1, 40, 4, 4), torch.float16, device, seed=1)
+    w, _ = weights(8, 40, torch.float16, device, seed=1)
+    monkeypatch.setattr(torch, "empty", full)
+    with pytest.raises(
+        BackendError, match=r"but no memory is left for the \d+ MB workspace of fprop"
+    ):
+        ops.conv3x3(x, w, backend="triton")

@@ -8,7 +8,7 @@ backend never does: it raises :class:`~vggfast.errors.BackendError` with the rea
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from functools import lru_cache
 from typing import Any
 
@@ -75,6 +75,40 @@ def _select(call: Call, forced: str | None) -> Backend:
     return next(b for b in map(get, order) if why_not(b, call) is None)
 
 
+class Serving:
+    """The backend that serves a call, whose kernels may find no memory for their workspace.
+
+    Then the eager backend serves the call, if the choice was automatic, and :func:`explain` says
+    so from then on; a forced backend raises :class:`BackendError`.
+    """
+
+    def __init__(self, call: Call, backend: str | None) -> None:
+        self.call, self.forced = call, forced_name(backend)
+        self.chosen = select(call, backend)
+        self.name = self.chosen.name
+
+    def __getattr__(self, kernel: str) -> Callable[..., Any]:
+        run: Callable[..., Any] = getattr(self.chosen, kernel)
+
+        def careful(*args: Any) -> Any:
+            try:
+                return run(*args)
+            except MemoryError as error:
+                if self.forced is not None or self.name == "eager":
+                    raise BackendError(
+                        f"backend {self.name!r} was asked for {_describe(self.call)}, but {error}"
+                    ) from error
+                _out_of_memory[self.call.op] = f"{self.name} once gave a call to eager: {error}"
+                self.chosen = get("eager")
+                self.name = self.chosen.name
+            return getattr(self.chosen, kernel)(*args)
+
+        return careful
+
+
+_out_of_memory: dict[str, str] = {}  # by op, what happened last
+
+
 def why_not(backend: Backend, call: Call) -> str | None:
     """Why ``backend`` cannot serve ``call``, or None if it can."""
     return backend.unavailable() or backend.refuse(call)
@@ -83,6 +117,7 @@ def why_not(backend: Backend, call: Call) -> str | None:
 def clear_cache() -> None:
     """Forget past choices: for tests that change what a backend can do."""
     _select.cache_clear()
+    _out_of_memory.clear()
 
 
 def clear_weights() -> None:
@@ -142,6 +177,8 @@ def explain(
         except BackendError as error:
             chosen = None
             rows.append(f"  {op:<11} none    {error}")
+        if op in _out_of_memory:
+            rows.append(f"    {_out_of_memory[op]}")
         if op == OPS[0]:
             rows += [f"    not {b.name}: {reason}" for b, reason in _refusals(call, chosen)]
     return "\n".join(rows)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from vggfast.backends import Call, select
+from vggfast.backends import Call, Serving, select
 from vggfast.backends.base import channels_last_empty, to_channels_last
 from vggfast.ops._library import absent, define
 
@@ -43,7 +43,7 @@ def _dz_kernel(
         dz, db = _dz_fake(grad, y, argmax, height, width, need_db, backend)
         return dz, db.zero_()
     c = grad.shape[1]
-    chosen = select(Call("conv3x3", grad.device.type, grad.dtype, c, c), backend)
+    chosen = Serving(Call("conv3x3", grad.device.type, grad.dtype, c, c), backend)
     # What was kept may come back with other strides: saved-tensor hooks store it as they like.
     dz, found = chosen.conv3x3_dz(
         to_channels_last(grad), to_channels_last(y), _argmax(argmax), (height, width), need_db
@@ -78,7 +78,7 @@ def _step_kernel(
     if dz.shape[0] == 0:
         below, dw, db = _step_fake(dz, x, w, argmax, height, width, needs, backend)
         return below, dw.zero_(), db.zero_()
-    chosen = select(Call("conv3x3", dz.device.type, dz.dtype, w.shape[1], w.shape[0]), backend)
+    chosen = Serving(Call("conv3x3", dz.device.type, dz.dtype, w.shape[1], w.shape[0]), backend)
     below, *found = chosen.conv3x3_chain_step(
         to_channels_last(dz),
         to_channels_last(x),

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vggfast.backends import Call, select
+from vggfast.backends import Call, Serving
 from vggfast.backends.base import channels_last_empty, to_channels_last
 from vggfast.errors import InputError
 from vggfast.ops import _check
@@ -154,7 +154,7 @@ def _kernel(
         return _fake(x, weights, biases, pools, first, recompute_first, backend)
     layers, y, inner, codes = len(weights), to_channels_last(x), [], []
     for i, (w, b, pool, size) in enumerate(zip(weights, biases, pools, outputs, strict=True)):
-        chosen = select(Call("conv3x3", x.device.type, x.dtype, w.shape[1], w.shape[0]), backend)
+        chosen = Serving(Call("conv3x3", x.device.type, x.dtype, w.shape[1], w.shape[0]), backend)
         kept = _kept(i, layers, first, recompute_first)
         bias = None if b.numel() == 0 else b.contiguous()
         y, code = chosen.conv3x3(y, w.contiguous(), bias, True, pool, pool and kept and i >= first)

@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import Tensor
 
-from vggfast.backends import Call, select
+from vggfast.backends import Call, Serving
 from vggfast.backends.base import channels_last_empty, to_channels_last
 from vggfast.ops import _check
 from vggfast.ops._library import absent, ambient_dtype, define
@@ -72,7 +72,7 @@ def _map(rows: Tensor, n: int, h: int, w: int) -> Tensor:
 
 def _kernel(x: Tensor, w: Tensor, b: Tensor | None, relu: bool, backend: str | None) -> Tensor:
     n, c_out, h, width = _output_size(x, w, b)
-    chosen = select(Call("conv1x1", x.device.type, x.dtype, x.shape[1], c_out), backend)
+    chosen = Serving(Call("conv1x1", x.device.type, x.dtype, x.shape[1], c_out), backend)
     return _map(chosen.gemm(_rows(x), w.flatten(1).contiguous(), b, relu), n, h, width)
 
 
@@ -102,7 +102,7 @@ def _backward_kernel(
     backend: str | None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     n, c_out, h, width = grad.shape
-    chosen = select(Call("conv1x1", grad.device.type, grad.dtype, w.shape[1], c_out), backend)
+    chosen = Serving(Call("conv1x1", grad.device.type, grad.dtype, w.shape[1], c_out), backend)
     rows = _rows(grad)
     dx, dw, db = chosen.gemm_backward(
         rows,

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vggfast.backends import Call, select
+from vggfast.backends import Call, Serving
 from vggfast.backends.base import channels_last_empty, to_channels_last
 from vggfast.ops import _check
 from vggfast.ops._library import absent, ambient_dtype, define
@@ -82,7 +82,7 @@ def _kernel(
     backend: str | None,
 ) -> tuple[Tensor, Tensor]:
     size = _output_size(x, w, b, pool)
-    chosen = select(Call("conv3x3", x.device.type, x.dtype, x.shape[1], w.shape[0]), backend)
+    chosen = Serving(Call("conv3x3", x.device.type, x.dtype, x.shape[1], w.shape[0]), backend)
     if x.shape[0] == 0:
         return _fake(x, w, b, relu, pool, save_argmax, backend)
     y, argmax = chosen.conv3x3(
@@ -157,7 +157,7 @@ def _backward_kernel(
     needs: list[bool],
     backend: str | None,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    chosen = select(Call("conv3x3", grad.device.type, grad.dtype, w.shape[1], w.shape[0]), backend)
+    chosen = Serving(Call("conv3x3", grad.device.type, grad.dtype, w.shape[1], w.shape[0]), backend)
     if x_size[0] == 0:
         return tuple(  # type: ignore[return-value]
             t.zero_()

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vggfast.backends import Call, select
+from vggfast.backends import Call, Serving
 from vggfast.errors import InputError
 from vggfast.ops import _check
 from vggfast.ops._library import absent, ambient_dtype, define
@@ -68,7 +68,7 @@ def _stored(x: Tensor, w: Tensor) -> bool:
 
 def _kernel(x: Tensor, w: Tensor, b: Tensor | None, relu: bool, backend: str | None) -> Tensor:
     _output_size(x, w, b)
-    chosen = select(Call("linear", x.device.type, x.dtype, x.shape[1], w.shape[0]), backend)
+    chosen = Serving(Call("linear", x.device.type, x.dtype, x.shape[1], w.shape[0]), backend)
     return chosen.gemm(x.contiguous(), w.contiguous(), b, relu)
 
 
@@ -107,7 +107,7 @@ def _backward_kernel(
     backend: str | None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     f_in = x.shape[1] if x is not None else w.shape[1] if w is not None else 0
-    chosen = select(Call("linear", grad.device.type, grad.dtype, f_in, grad.shape[1]), backend)
+    chosen = Serving(Call("linear", grad.device.type, grad.dtype, f_in, grad.shape[1]), backend)
     grads = chosen.gemm_backward(
         grad.contiguous(),
         grad if x is None else x.contiguous(),

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vggfast.backends import Call, select
+from vggfast.backends import Call, Serving
 from vggfast.backends.base import channels_last_empty, to_channels_last
 from vggfast.ops import _check
 from vggfast.ops._library import absent, define
@@ -46,7 +46,7 @@ def _output_size(x: Tensor) -> tuple[int, int, int, int]:
 
 def _kernel(x: Tensor, save_argmax: bool, backend: str | None) -> tuple[Tensor, Tensor]:
     _output_size(x)
-    chosen = select(Call("maxpool2x2", x.device.type, x.dtype, x.shape[1], x.shape[1]), backend)
+    chosen = Serving(Call("maxpool2x2", x.device.type, x.dtype, x.shape[1], x.shape[1]), backend)
     if x.shape[0] == 0:
         return _fake(x, save_argmax, backend)
     y, argmax = chosen.maxpool2x2(to_channels_last(x), save_argmax)
@@ -83,7 +83,7 @@ def _backward_kernel(
     grad: Tensor, argmax: Tensor, height: int, width: int, backend: str | None
 ) -> Tensor:
     c = grad.shape[1]
-    chosen = select(Call("maxpool2x2", grad.device.type, grad.dtype, c, c), backend)
+    chosen = Serving(Call("maxpool2x2", grad.device.type, grad.dtype, c, c), backend)
     if grad.shape[0] == 0:
         return _backward_fake(grad, argmax, height, width, backend)
     return chosen.maxpool2x2_backward(to_channels_last(grad), argmax.contiguous(), height, width)
