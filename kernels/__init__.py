@@ -2,7 +2,8 @@
 
 conv3x3.py, pool2x2.py   the kernels: mathematics, layouts, nothing about launching
 ops.py                   what a caller uses: lays out memory, chooses tiles, launches
-tiles.json, tiles.py     the tile table and the rule that chooses from it
+tiles.json, tiles.py     the tiles there are and the rule that chooses one
+tuned.json, tuned.py     what was measured to be faster than the rule's choice; table_file.py: files
 compile_check.py         compiles the whole table without a GPU and looks at the machine code
 
 This package imports torch and triton and nothing of vggfast; importing ``vggfast.kernels`` itself

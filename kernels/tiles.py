@@ -1,4 +1,4 @@
-"""The tile table (tiles.json) and the rule that chooses an entry by shape, dtype and architecture.
+"""The tiles there are (tiles.json) and the rule that chooses one by shape, dtype and architecture.
 
 An entry serves one kernel ("fprop", which is dgrad too, or "wgrad") on one generation (90: Hopper
 and data-centre Blackwell, by TMA; 80: the rest from Ampere on) at one width (16 or 32 bits). Its
@@ -10,10 +10,11 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import MISSING, dataclass, fields
 from functools import lru_cache
 from math import prod
 from pathlib import Path
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -45,12 +46,44 @@ class Tile:
         volume = prod(self.counts(pixels)) * prod(self.box)
         return volume * -(-c_out // self.bc) * self.bc * -(-c_in // self.bk) * self.bk
 
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON: every field but those that have their default."""
+        return {
+            f.name: list(value) if isinstance(value, tuple) else value
+            for f in fields(self)
+            for value in (getattr(self, f.name),)
+            if f.default is MISSING or value != f.default
+        }
+
+    @classmethod
+    def from_dict(cls, entry: dict[str, Any]) -> Tile:
+        """The reverse of :meth:`as_dict`; a field that is not given has its default.
+
+        Raises:
+            ValueError: a field is missing, or there is no such field.
+        """
+        known = {f.name: f for f in fields(cls)}
+        strange = sorted(set(entry) - set(known))
+        absent = [n for n, f in known.items() if f.default is MISSING and n not in entry]
+        if strange or absent:
+            what, which = ("has no field", strange) if strange else ("lacks", absent)
+            raise ValueError(f"a tile {what} {', '.join(which)}")
+        values: dict[str, Any] = {
+            n: tuple(v) if isinstance(v, list) else v for n, v in entry.items()
+        }
+        return cls(**values)
+
 
 @lru_cache(maxsize=1)
 def table() -> tuple[Tile, ...]:
     """Every entry of tiles.json, in its order."""
     entries = json.loads(Path(__file__).with_name("tiles.json").read_text())
-    return tuple(Tile(**{**entry, "box": tuple(entry["box"])}) for entry in entries)
+    return tuple(map(Tile.from_dict, entries))
+
+
+def candidates(kernel: str, arch: int, bits: int) -> list[Tile]:
+    """The entries that can serve a kernel on a generation at a width."""
+    return [t for t in table() if (t.kernel, t.arch, t.bits) == (kernel, arch, bits)]
 
 
 _forced: dict[str, Tile] = {}
@@ -70,10 +103,17 @@ def forced(tile: Tile) -> Iterator[None]:
             _forced[tile.kernel] = before
 
 
+def forced_for(kernel: str) -> Tile | None:
+    """The tile that :func:`forced` asks for now, or None."""
+    return _forced.get(kernel)
+
+
 def choose(
     kernel: str, arch: int, bits: int, pixels: tuple[int, int, int], c_out: int, c_in: int
 ) -> Tile:
-    """The entry that wastes least on this shape; among equals the first of the table.
+    """The rule: the entry that wastes least on this shape; among equals the first of the table.
+
+    What was measured goes before it: tuned.py.
 
     Args:
         kernel: "fprop" or "wgrad".
@@ -89,5 +129,5 @@ def choose(
 def _choose(
     kernel: str, arch: int, bits: int, pixels: tuple[int, int, int], c_out: int, c_in: int
 ) -> Tile:
-    fitting = [t for t in table() if (t.kernel, t.arch, t.bits) == (kernel, arch, bits)]
+    fitting = candidates(kernel, arch, bits)
     return min(fitting, key=lambda t: t.work(pixels, c_out, c_in))

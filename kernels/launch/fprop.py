@@ -32,7 +32,8 @@ def fprop(
     if y.numel():
         # A pool drops an odd last row or column: no box is spent on it.
         pixels = (n, 2 * ho, 2 * wo) if pool else (n, h, w)
-        tile = choose_tile("fprop", x, pixels, c_out, c_in)
+        op = "dgrad" if mirror else "fprop"
+        tile = choose_tile("fprop", x, pixels, c_out, c_in, op, pool)
         ni, th, tw = tile.box
         counts = tile.counts(pixels)
         stored = (ni, th // 2, tw // 2) if pool else tile.box

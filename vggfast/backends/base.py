@@ -65,6 +65,10 @@ class Backend:
         kernel = "own kernel" if op in self.own_ops else "torch's library kernel"
         return f"{kernel} (weights bf16, widened each time)" if stored(op, weights) else kernel
 
+    def notes(self, op: str, device: str) -> list[str]:
+        """Lines for ``explain`` under ``op``: what else decides how it runs here."""
+        return []
+
     def conv3x3_error(self, quantity: str, size: tuple[int, ...], c_out: int, pool: bool) -> float:
         """The relative rms error of a fast algorithm, beside that of plain sums in fp32.
 
