@@ -3,8 +3,8 @@
     {"schema": 1, "note": "...", "entries": [{"op": "fprop", "n": 64, "h": 56, ...}, ...]}
 
 Two files have this form: tuned.json beside this one, which is shipped, and tiles.json in the user's
-cache folder, which ``python -m vggfast.tune`` writes. A tile in them must be one of kernels/tiles.json,
-whose entries are known to compile within the limits: others are left out as stale.
+cache folder, which ``python -m vggfast.tune`` writes. A tile in them must be one of this package's
+tiles.json, whose entries are known to compile within the limits: others are stale and not used.
 """
 
 from __future__ import annotations
@@ -56,11 +56,15 @@ class Gpu:
     name: str
 
 
+Key = tuple[str, Shape, Gpu, str]  # op, shape, GPU, dtype
+
+
 @dataclass(frozen=True)
 class Entry:
     """One measurement: the fastest tile of a class of shapes on a GPU.
 
-    ``ms`` is the median time of the call at ``batch`` images, ``rule_ms`` that of the rule's tile.
+    ``ms`` is the median time of the call at ``batch`` images, ``rule_ms`` that of the rule's tile,
+    or None where that does not run.
     """
 
     op: str  # fprop, dgrad, wgrad, ...: what a launcher calls it
@@ -69,14 +73,14 @@ class Entry:
     dtype: str
     tile: Tile
     ms: float
-    rule_ms: float
+    rule_ms: float | None
     batch: int
     triton: str
     torch: str
     date: str
 
     @property
-    def key(self) -> tuple[str, Shape, Gpu, str]:
+    def key(self) -> Key:
         """A newer entry with the same key replaces an older one."""
         return self.op, self.shape, self.gpu, self.dtype
 
@@ -91,11 +95,11 @@ class Entry:
 
 @dataclass(frozen=True)
 class Table:
-    """A file as read. ``stale``: entries whose tile this version does not have, left out."""
+    """A file as read. ``stale``: as they stand, entries whose tile this version does not have."""
 
     path: Path
     entries: tuple[Entry, ...] = ()
-    stale: int = 0
+    stale: tuple[tuple[Key, dict[str, Any]], ...] = ()
 
 
 def bucket(n: int) -> int:
@@ -139,9 +143,9 @@ def _one_line(error: BaseException) -> str:
     return " ".join(str(error).split())
 
 
-def render(entries: list[Entry], note: str) -> str:
+def render(entries: list[dict[str, Any]], note: str) -> str:
     """The text of a file, an entry a line, in an order that does not depend on who wrote last."""
-    rows = sorted(json.dumps(e.as_dict()) for e in entries)
+    rows = sorted(map(json.dumps, entries))
     listed = "".join(f"\n  {row}," for row in rows)[:-1] + ("\n " if rows else "")
     head = f'{{\n "schema": {SCHEMA},\n "note": {json.dumps(note)},\n'
     return f'{head} "entries": [{listed}]\n}}\n'
@@ -154,7 +158,8 @@ def _parsed(path: Path, document: Any) -> Table:
     if schema != SCHEMA:
         raise ValueError(f"schema: got {schema!r}, this version of vggfast reads {SCHEMA}")
     known = {tile: tile for tile in table()}
-    found = []
+    found: list[Entry] = []
+    stale: list[tuple[Key, dict[str, Any]]] = []
     for i, raw in enumerate(document["entries"]):
         if not isinstance(raw, dict):
             raise ValueError(f"entry {i}: got {raw!r}, it must be an object")
@@ -162,12 +167,13 @@ def _parsed(path: Path, document: Any) -> Table:
         tile = _known_tile(facts.pop("tile"), known)
         if tile is not None:
             found.append(Entry(tile=tile, **facts))
-    return Table(path, tuple(found), len(document["entries"]) - len(found))
+        else:
+            stale.append(((facts["op"], facts["shape"], facts["gpu"], facts["dtype"]), raw))
+    return Table(path, tuple(found), tuple(stale))
 
 
 _TEXTS = ("op", "capability", "gpu", "dtype", "triton", "torch", "date")
 _COUNTS = ("n", "h", "w", "c_in", "c_out", "batch")
-_TIMES = ("ms", "rule_ms")
 
 
 def _facts(i: int, raw: dict[str, Any]) -> dict[str, Any]:
@@ -176,15 +182,16 @@ def _facts(i: int, raw: dict[str, Any]) -> dict[str, Any]:
     def field(name: str, kinds: tuple[type, ...], what: str) -> Any:
         value: Any = raw.get(name)
         # To Python a bool is an int.
-        if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):
-            raise ValueError(f"entry {i}: {name}: got {value!r}, it must be {what}")
-        if what.startswith("positive") and not value > 0:
+        right = type(value) in kinds and not (what.startswith("positive") and not value > 0)
+        if not right:
             raise ValueError(f"entry {i}: {name}: got {value!r}, it must be {what}")
         return value
 
     facts = {name: field(name, (str,), "a text") for name in _TEXTS}
     facts |= {name: field(name, (int,), "positive and whole") for name in _COUNTS}
-    facts |= {name: float(field(name, (int, float), "positive")) for name in _TIMES}
+    facts["ms"] = float(field("ms", (int, float), "positive"))
+    no_rule = raw.get("rule_ms") is None
+    facts["rule_ms"] = None if no_rule else float(field("rule_ms", (int, float), "positive"))
     facts["pool"] = field("pool", (bool,), "true or false")
     facts["tile"] = field("tile", (dict,), "an object")
     facts["shape"] = Shape(**{f.name: facts.pop(f.name) for f in fields(Shape)})

@@ -199,4 +199,4 @@ def _count(table: Table, gpu: Gpu | None) -> str:
     text = f"{len(entries)} entr{'y' if len(entries) == 1 else 'ies'}"
     if gpu is not None and entries:
         text += f", {sum(e.gpu.capability == gpu.capability for e in entries)} for this GPU"
-    return text + (f", {table.stale} stale" if table.stale else "")
+    return text + (f", {len(table.stale)} stale" if table.stale else "")
