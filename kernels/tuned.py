@@ -101,6 +101,12 @@ def rule(query: Query) -> tiles.Tile:
     return tiles.choose(*query[:6])
 
 
+def as_shipped(query: Query) -> tiles.Tile:
+    """What serves where the user has no table: the shipped one, or the rule."""
+    entry = find(tables().shipped, query)
+    return rule(query) if entry is None else entry.tile
+
+
 def source(query: Query) -> tuple[Entry | None, Table | None]:
     """The entry that serves a query and the table it is from; (None, None) where the rule does."""
     if query.gpu is not None:

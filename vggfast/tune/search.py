@@ -208,7 +208,7 @@ def _time(
 ) -> dict[Tile, list[float]]:
     """Milliseconds of each tile, a figure a round. Rounds alternate, so that a drift hits all."""
     samples: dict[Tile, list[float]] = {tile: [] for tile in able}
-    for i in range(MOST):
+    for i in range(MOST if len(able) > 1 else LEAST):
         enough = i >= LEAST
         if enough and (time.monotonic() > until or deadline.left() < 0):
             break
