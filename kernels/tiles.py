@@ -62,9 +62,9 @@ class Tile:
         Raises:
             ValueError: a field is missing, or there is no such field.
         """
-        known = {f.name: f for f in fields(cls)}
+        known = {f.name: f.default is MISSING and f.default_factory is MISSING for f in fields(cls)}
         strange = sorted(set(entry) - set(known))
-        absent = [n for n, f in known.items() if f.default is MISSING and n not in entry]
+        absent = [name for name, needed in known.items() if needed and name not in entry]
         if strange or absent:
             what, which = ("has no field", strange) if strange else ("lacks", absent)
             raise ValueError(f"a tile {what} {', '.join(which)}")

@@ -8,11 +8,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from math import prod
 
-from counted.hardware import ELEMENT, Hardware
-from vggfast.configs import Layer
 from vggfast.kernels import tuned
 from vggfast.kernels.table_file import Gpu
 from vggfast.kernels.tiles import Tile
+
+from counted.hardware import ELEMENT, Hardware
+from vggfast.configs import Layer
 
 MAX_PARTIALS = 1 << 26  # float32 elements of wgrad's workspace
 
