@@ -64,7 +64,6 @@ def lines(result: dict[str, Any], gpu: Hardware) -> Iterator[str]:
         for row in part["rows"]:
             name = row["layers"][0]
             found = [predicted[name, k] for k in PARTS[kind] if (name, k) in predicted]
-            # A fully connected layer's ReLU runs in torch; nothing predicts a missing pass.
             yield _line(
                 name, row["times"].get(OURS), sum(p.seconds for p in found),
                 found[-1].bound if found else "-",

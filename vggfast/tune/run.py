@@ -90,7 +90,7 @@ def entry(found: Finding, gpu: Gpu) -> Entry:
     return Entry(
         found.query.op, found.query.shape, gpu, found.query.dtype, found.tile, _rounded(found.ms),
         None if found.rule_ms is None else _rounded(found.rule_ms), found.query.pixels[0],
-        _version("triton"), _version("torch"),
+        _version("triton"), str(torch.__version__),
         datetime.now(timezone.utc).isoformat(timespec="seconds"),
     )  # fmt: skip
 
