@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import roofline
+import torch
 from counted import against, model, tiling, work
 from counted.hardware import H100
 from harness import networks, options
@@ -15,6 +17,7 @@ from harness.cases import group
 from vggfast.kernels import tiles
 
 from vggfast import configs
+from vggfast.tune import problems
 
 CONV = configs.Layer("conv4_2", "conv3x3", 512, 512, 28, 28, relu=True)
 POOLED = replace(CONV, name="conv4_4", pool=True)
@@ -82,6 +85,26 @@ def test_wgrad_fills_the_gpu_with_splits() -> None:
     assert t.step_bytes == 64 * (128 + 128) * 2
     # 512 x 512 channels are 144 programs for 132 multiprocessors: two turns, 55 % full.
     assert tiling.tiled(CONV, "wgrad", 64, "bf16", H100).fill(132) == pytest.approx(144 / 264)
+
+
+@pytest.mark.parametrize("dtype", ["bf16", "fp32"])
+@pytest.mark.parametrize("kind", problems.OPS)
+def test_what_is_counted_is_what_is_launched(kind: str, dtype: str) -> None:
+    """The launchers' own question to the tables, and their own division of wgrad's sum."""
+    from vggfast.kernels.launch.gpu import share  # it imports triton, which others want unimported
+
+    for layer in (replace(FIRST, h=18, w=21), replace(POOLED, c_in=24, c_out=20, h=9, w=7)):
+        shape = replace(layer, name="", pool=layer.pool and kind == "fprop")
+        problem = problems.Problem(kind, shape, 3, options.DTYPES[dtype], ("a layer",))
+        asked = problems.asked(problem, torch.device("cpu"))
+        assert asked is not None
+        counted = tiling.query(layer, kind, 3, dtype, H100)
+        assert counted._replace(gpu=None) == asked._replace(gpu=None)
+    if kind == "wgrad":
+        t = tiling.tiled(CONV, kind, 5, dtype, H100)
+        boxes = math.prod(t.tile.counts((5, 28, 28)))
+        programs = t.programs // t.splits
+        assert (t.steps, t.splits) == share(boxes, 2 * 132 // programs)
 
 
 def test_predicted_times() -> None:
