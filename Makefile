@@ -1,5 +1,5 @@
 # make bench   set up .venv, build, and benchmark VGG-E        make test    set up and test (lint too)
-# make test-long, microbench, lint, sanitize                   make gpu     the same on a GPU machine
+# make test-long, microbench, lint, sanitize                   make gpu     STAGE=test|sanitize|tune|bench|all
 #
 # An environment that has torch already is used as it is: PYTHON=python3 takes that interpreter's
 # packages and installs nothing but this one, VENV=dir a whole virtual environment.
@@ -12,8 +12,10 @@ NET ?= E
 ARGS ?=
 STAGE ?= test
 OUT ?= bench/results
-NETS ?= A D E
-SANITIZE ?= pool
+NETS ?= E D A
+BATCHES ?= 1,64,256
+TUNE_BATCHES ?= 1,8,64,256
+DTYPE ?= bf16
 ISAS ?= amx avx512 avx2 scalar
 SANITIZED := build/sanitize
 SANITIZED_TESTS := tests/native/test_native.py tests/native/test_winograd.py tests/native/test_threads.py \
@@ -41,7 +43,7 @@ BUILT := $(VENV)/.vggfast-built
 NATIVE := setup.py pyproject.toml $(shell find csrc -type f)
 PYTEST := $(RUN) -m pytest
 
-.PHONY: help env bench test test-long lint microbench sanitize gpu clean
+.PHONY: help env bench test test-long lint microbench sanitize gpu gpu-check clean
 
 help:
 	@sed -n '1,5p' Makefile
@@ -119,17 +121,13 @@ lint: $(BUILT)
 	  else echo "vggfast: clang-format is not installed here, its check is skipped"; fi
 
 # On a machine with a GPU, torch, triton, pybind11, pytest and nvcc, and no network: nothing is
-# installed there but this package. Each stage ends within 9 minutes.
-gpu: $(BUILT)
-	@mkdir -p "$(OUT)"
-	@case "$(STAGE)" in \
-	  test) $(PYTEST) -q -m "not long" $(ARGS) 2>&1 | tee "$(OUT)/gpu-tests.txt"; \
-	    if command -v compute-sanitizer >/dev/null; then \
-	      timeout 150 compute-sanitizer --error-exitcode 1 $(PYTEST) -q -k "$(SANITIZE)" tests/kernels 2>&1 | tee "$(OUT)/gpu-sanitizer.txt"; \
-	    else echo "vggfast: compute-sanitizer is not on PATH, memory was not checked"; fi ;; \
-	  bench) for net in $(NETS); do $(RUN) bench/run.py --net $$net --device cuda --seconds 140 --out "$(OUT)" $(ARGS); done ;; \
-	  *) echo "vggfast: STAGE: got '$(STAGE)', allowed are test, bench" >&2; exit 2 ;; \
-	esac
+# installed there but this package. STAGE is test, sanitize, tune, bench or all; see .ci/gpu.
+gpu: gpu-check $(BUILT)
+	@STAGE="$(STAGE)" OUT="$(OUT)" PYTHON="$(RUN)" NETS="$(NETS)" BATCHES="$(BATCHES)" \
+	  TUNE_BATCHES="$(TUNE_BATCHES)" DTYPE="$(DTYPE)" ARGS="$(ARGS)" .ci/gpu run
+
+gpu-check:
+	@STAGE="$(STAGE)" PYTHON="$(PYTHON)" .ci/gpu check
 
 clean:
 	rm -rf build .venv .venv-borrowed vggfast.egg-info vggfast/_native*.so

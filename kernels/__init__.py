@@ -8,7 +8,8 @@ first_plan.py, gluon_plan.py
                          how their tiles are cut, without torch
 ops.py                   what a caller uses
 precision.py             how float32 products are made
-tiles.json, tiles.py     the tile table and the rule that chooses from it
+tiles.json, tiles.py     the tiles there are and the rule that chooses one; splits.py: of sums
+tuned.json, tuned.py     what was measured to be faster than the rule's choice; table_file.py: files
 compile_cases.py, compile_check.py
                          compiles the whole table without a GPU and looks at the machine code
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from math import prod
 from typing import Any
 
 from . import first_plan, gluon_plan, tiles
@@ -315,14 +316,20 @@ def cases(every: bool = False) -> Iterator[Case]:
         elif tile.kernel == "wgrad":
             yield wgrad_case(tile, "bf16")
         else:
-            yield fprop_case(tile, "bf16", "pool")
-            if not tile.persistent:
+            if tile.pools:
+                yield fprop_case(tile, "bf16", "pool")
+            if tile.pools and not tile.persistent:
                 yield dgrad_case(tile, "bf16", True)
+            if not tile.persistent:
                 yield dgrad_case(tile, "fp16", False)
             if every or tile.bc == 128:
                 yield fprop_case(tile, "fp16", "relu")
                 yield fprop_case(tile, "bf16", "dgrad")
-            if not tile.persistent and (every or (tile.box[0] == 1 and tile.bk > 16)):
+            if (
+                tile.pools
+                and not tile.persistent
+                and (every or (tile.box[0] == 1 and tile.bk > 16))
+            ):
                 yield from split_cases(tile, "bf16")
     yield from gluon_cases(every)
     for arch in ARCHES:

@@ -1,4 +1,4 @@
-"""The tile table (tiles.json) and the rule that chooses an entry by shape, dtype and architecture.
+"""The tiles there are (tiles.json) and the rule that chooses one by shape, dtype and architecture.
 
 An entry serves one kernel ("fprop", which is dgrad too, a chain's included, "wgrad", or the first
 layer's "first" and "first_wgrad") on one generation (90: Hopper and data-centre Blackwell, by TMA;
@@ -14,10 +14,11 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import MISSING, dataclass, fields
 from functools import lru_cache
 from math import prod
 from pathlib import Path
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,7 @@ class Tile:
     persistent: bool = False  # one program a multiprocessor, which takes tile after tile
     taps: int = 1  # of a program of wgrad: 1, or 3, which share their box of dz
     ieee: bool = False  # for float32 products on the ordinary cores
+    pools: bool = True  # also with a pool in the epilogue, which takes registers
     split: int = 0  # programs that share a tile; 0: as many as fill the GPU
     form: str = "loop"  # or "gluon"
 
@@ -44,6 +46,7 @@ class Tile:
         box = "x".join(map(str, self.box))
         kind = "ieee" if self.ieee else f"{self.bits}b"
         form = "" if self.form == "loop" else f"_{self.form}"
+        form += "" if self.pools else "_poolless"
         form += ("_persistent" if self.persistent else "") + ("_3taps" if self.taps == 3 else "")
         return f"{self.kernel}_sm{self.arch}_{kind}_{box}_{self.bc}x{self.bk}{form}"
 
@@ -69,17 +72,50 @@ class Tile:
         volume = prod(self.counts(pixels)) * prod(self.box)
         return volume * -(-c_out // self.bc) * self.bc * -(-c_in // self.bk) * self.bk
 
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON: every field but those that have their default."""
+        return {
+            f.name: list(value) if isinstance(value, tuple) else value
+            for f in fields(self)
+            for value in (getattr(self, f.name),)
+            if f.default is MISSING or value != f.default
+        }
 
-# Two tiles for each of an H100's 132 multiprocessors: with fewer, a program has no next tile whose
-# loads could run beside the end of this one.
-_LEAST_PERSISTENT = 264
+    @classmethod
+    def from_dict(cls, entry: dict[str, Any]) -> Tile:
+        """The reverse of :meth:`as_dict`; a field that is not given has its default.
+
+        Raises:
+            ValueError: a field is missing, or there is no such field.
+        """
+        known = {f.name: f.default is MISSING and f.default_factory is MISSING for f in fields(cls)}
+        strange = sorted(set(entry) - set(known))
+        absent = [name for name, needed in known.items() if needed and name not in entry]
+        if strange or absent:
+            what, which = ("has no field", strange) if strange else ("lacks", absent)
+            raise ValueError(f"a tile {what} {', '.join(which)}")
+        values: dict[str, Any] = {
+            n: tuple(v) if isinstance(v, list) else v for n, v in entry.items()
+        }
+        return cls(**values)
+
+
+# Two tiles for each of an H100's 132 multiprocessors: with fewer, a persistent program has no next
+# tile whose loads could run beside the end of this one, and wide tiles leave a round half empty.
+_LEAST_WIDE, _WIDE = 264, 256
 
 
 @lru_cache(maxsize=1)
 def table() -> tuple[Tile, ...]:
     """Every entry of tiles.json, in its order."""
     entries = json.loads(Path(__file__).with_name("tiles.json").read_text())
-    return tuple(Tile(**{**entry, "box": tuple(entry["box"])}) for entry in entries)
+    return tuple(map(Tile.from_dict, entries))
+
+
+def candidates(kernel: str, arch: int, bits: int, ieee: bool = False) -> list[Tile]:
+    """The entries that can serve a kernel on a generation at a width."""
+    wanted = (kernel, arch, bits, ieee)
+    return [t for t in table() if (t.kernel, t.arch, t.bits, t.ieee) == wanted]
 
 
 _forced: dict[str, Tile] = {}
@@ -99,6 +135,11 @@ def forced(tile: Tile) -> Iterator[None]:
             _forced[tile.kernel] = before
 
 
+def forced_for(kernel: str) -> Tile | None:
+    """The tile that :func:`forced` asks for now, or None; a chain's dgrad runs those of fprop."""
+    return _forced.get("fprop" if kernel == "dgrad" else kernel)
+
+
 def choose(
     kernel: str,
     arch: int,
@@ -107,8 +148,11 @@ def choose(
     c_out: int,
     c_in: int,
     ieee: bool = False,
+    pool: bool = False,
 ) -> Tile:
-    """The entry that wastes least on this shape; among equals the first of the table.
+    """The rule: the entry that wastes least on this shape; among equals the first of the table.
+
+    What was measured goes before it: tuned.py.
 
     Of form "loop" only: others run when they are forced.
 
@@ -120,10 +164,9 @@ def choose(
         pixels: (N, H, W) of the map that is tiled.
         c_out, c_in: output and input channels of the product (for dgrad: those of dx and of dz).
         ieee: whether float32 products are made on the ordinary cores.
+        pool: whether the epilogue has a pool or, in a chain, the way back through one.
     """
-    if kernel == "dgrad" and "fprop" in _forced:
-        return _forced["fprop"]
-    return _forced.get(kernel) or _choose(kernel, arch, bits, pixels, c_out, c_in, ieee)
+    return forced_for(kernel) or _choose(kernel, arch, bits, pixels, c_out, c_in, ieee, pool)
 
 
 @lru_cache(maxsize=4096)
@@ -135,6 +178,7 @@ def _choose(
     c_out: int,
     c_in: int,
     ieee: bool,
+    pool: bool,
 ) -> Tile:
     chain = kernel == "dgrad"
     kernel = "fprop" if chain else kernel
@@ -142,11 +186,12 @@ def _choose(
     def fits(t: Tile) -> bool:
         if t.persistent and chain:
             return False
-        if t.persistent and t.programs(pixels, c_out) < _LEAST_PERSISTENT:
+        wide = t.kernel == "fprop" and (t.persistent or prod(t.box) >= _WIDE)
+        if wide and t.programs(pixels, c_out) < _LEAST_WIDE:
             return False
-        if t.form != "loop":  # nothing was measured: only a table or a test takes it
+        if pool and not t.pools:
             return False
-        return (t.kernel, t.arch, t.bits, t.ieee) == (kernel, arch, bits, ieee)
+        return t.form == "loop"  # nothing was measured: only a table or a test takes another
 
-    fitting = filter(fits, table())
+    fitting = filter(fits, candidates(kernel, arch, bits, ieee))
     return min(fitting, key=lambda t: t.work(pixels, c_out, c_in))

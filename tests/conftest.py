@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from collections.abc import Iterator
 
 import pytest
@@ -12,6 +13,9 @@ from vggfast import backends
 
 # Other folders fork and time; tests want the same threads on every machine.
 os.environ.pop("VGGFAST_BACKEND", None)
+# Nor do they depend on what whoever runs them has tuned.
+_CACHE = tempfile.TemporaryDirectory(prefix="vggfast-tests-")
+os.environ["VGGFAST_CACHE"] = _CACHE.name
 
 
 @pytest.fixture(autouse=True)

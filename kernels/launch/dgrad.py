@@ -40,7 +40,7 @@ def dgrad(
         return below[..., :c].contiguous(), db
     # Behind a pool of an odd map one more row or column of windows writes that map's zeros.
     pixels = (n, h, w) if argmax is None else (n, (size[0] + 1) // 2, (size[1] + 1) // 2)
-    tile = choose_tile("dgrad", dz, pixels, c, c_out)
+    tile = choose_tile("dgrad", dz, pixels, c, c_out, pool=argmax is not None)
     ni, th, tw = tile.box
     counts = tile.counts(pixels)
     boxes = prod(counts)

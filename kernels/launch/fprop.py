@@ -8,14 +8,14 @@ import torch
 import triton
 from torch import Tensor
 
-from .. import precision, tiles
+from .. import precision
 from ..conv3x3 import conv3x3_fprop_kernel
 from ..split3x3 import conv3x3_join_kernel, conv3x3_split_kernel
+from ..splits import fprop_splits
 from . import gluon
 from .gpu import choose_tile, cores, share
 from .memory import empty_argmax, operand, unit, workspace
 
-_LEAST_STEPS = 4  # of a split: fewer do not fill the pipeline of loads
 _JOINED = 16  # channels a program of the joining kernel takes
 
 
@@ -39,14 +39,15 @@ def fprop(
         return y[..., :c_out], argmax
     # A pool drops an odd last row or column: no box is spent on it.
     pixels = (n, 2 * ho, 2 * wo) if pool else (n, h, w)
-    tile = choose_tile("fprop", x, pixels, c_out, c_in)
+    op = "dgrad" if mirror else "fprop"
+    tile = choose_tile("fprop", x, pixels, c_out, c_in, op, pool)
     if tile.form == "gluon":
         gluon.launch(x, rows, b, y, argmax, c_out, pixels, tile, relu, pool, mirror)
         return y[..., :c_out].contiguous(), argmax
     _, tiles_h, tiles_w = tile.counts(pixels)
     programs = tile.programs(pixels, c_out)
     steps = 9 * triton.cdiv(c_in, tile.bk)
-    each, splits = share(steps, _splits(tile, programs, steps, x.device))
+    each, splits = share(steps, fprop_splits(tile, programs, steps, cores(x.device)))
 
     ni, th, tw = tile.box
     box: dict[str, Any] = {"NI": ni, "TH": th, "TW": tw, "BC": tile.bc}
@@ -77,9 +78,3 @@ def fprop(
             programs, splits, RELU=relu, POOL=pool, BJ=_JOINED, **box, **how,
         )  # fmt: skip
     return y[..., :c_out].contiguous(), argmax
-
-
-def _splits(tile: tiles.Tile, programs: int, steps: int, device: torch.device) -> int:
-    """Programs that share a tile: so many that all together fill the GPU once."""
-    wanted = tile.split or cores(device) // programs
-    return max(1, min(wanted, steps // _LEAST_STEPS))

@@ -10,7 +10,8 @@ import torch
 import triton
 from torch import Tensor
 
-from .. import precision, tiles
+from .. import precision, tiles, tuned
+from ..table_file import Gpu
 
 
 @lru_cache(maxsize=16)
@@ -45,12 +46,41 @@ def on(t: Tensor) -> AbstractContextManager[Any]:
     return torch.cuda.device(t.device) if t.is_cuda else nullcontext()
 
 
+_DTYPES = {torch.float16: "fp16", torch.bfloat16: "bf16", torch.float32: "fp32"}
+
+
+@lru_cache(maxsize=16)
+def identity(device: torch.device) -> Gpu:
+    """What a measured tile is of: compute capability and name; the interpreter has its own."""
+    if device.type != "cuda":
+        return Gpu("interpreter", "Triton's interpreter")
+    major, minor = torch.cuda.get_device_capability(device)
+    return Gpu(f"{major}.{minor}", torch.cuda.get_device_name(device))
+
+
 def choose_tile(
-    kernel: str, x: Tensor, pixels: tuple[int, int, int], c_out: int, c_in: int
+    kernel: str,
+    x: Tensor,
+    pixels: tuple[int, int, int],
+    c_out: int,
+    c_in: int,
+    op: str = "",
+    pool: bool = False,
 ) -> tiles.Tile:
-    """The tile of the table for a product on x's device, in x's dtype; see ``tiles.choose``."""
+    """The tile for a product on x's device, in x's dtype; see ``tiles.choose`` for the sizes.
+
+    ``op`` is what measured tables know the call by ("dgrad" runs the tiles of "fprop"), the kernel
+    itself by default; ``pool`` says that its epilogue pools. See ``tuned.choose`` for the order.
+    """
+    dtype = _DTYPES.get(x.dtype) or str(x.dtype).removeprefix("torch.")
     bits = 8 * x.element_size()
     # The first layer's kernels know no other products of float32.
     choice = bits == 32 and not kernel.startswith("first")
     ieee = choice and precision.of(x.dtype) == "ieee"
-    return tiles.choose(kernel, arch(x.device), bits, pixels, c_out, c_in, ieee)
+    device = x.device
+    return tuned.choose(
+        tuned.Query(
+            kernel, arch(device), bits, pixels, c_out, c_in, op or kernel, pool, dtype,
+            identity(device), ieee,
+        )
+    )  # fmt: skip

@@ -1,4 +1,4 @@
-"""A kernel without memory for its workspace: an automatic choice falls back, a forced one raises."""
+"""No memory for a kernel's workspace: an automatic choice falls back, a forced one raises."""
 
 from __future__ import annotations
 

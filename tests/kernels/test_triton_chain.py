@@ -42,8 +42,8 @@ SIZES = (
 @pytest.fixture(autouse=True)
 def whole_sums(monkeypatch: pytest.MonkeyPatch) -> None:
     """No sum is split among programs: another order of sums would hide what is compared here."""
-    monkeypatch.setattr(launch_fprop, "_splits", lambda *_: 1)
-    monkeypatch.setattr(launch_wgrad, "_splits", lambda *_: 1)
+    monkeypatch.setattr(launch_fprop, "fprop_splits", lambda *_: 1)
+    monkeypatch.setattr(launch_wgrad, "wgrad_splits", lambda *_: 1)
 
 
 def inputs(

@@ -10,8 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from triton_cases import GPU, assert_close, maps, weights
 from vggfast.kernels import ops, tiles
-from vggfast.kernels.launch import fprop as launch
 from vggfast.kernels.launch import gpu
+from vggfast.kernels.splits import fprop_splits
 
 from vggfast import reference
 from vggfast.backends import argmax as packed
@@ -59,14 +59,13 @@ def test_split_sums(split: int, arch: int, device: torch.device) -> None:
     assert_close("dx", dx, theirs, oracle, 9 * 71)
 
 
-def test_splits_fill_the_gpu_once(device: torch.device, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(launch, "cores", lambda device: 132)
+def test_splits_fill_the_gpu_once() -> None:
     tile = entry(ARCHES[-1])
-    assert launch._splits(tile, 8, 72, device) == 16  # 512 channels at 14 x 14, batch 1
-    assert launch._splits(tile, 70, 72, device) == 1
-    assert launch._splits(tile, 1, 9, device) == 2  # four steps a program at least
-    assert launch._splits(tile, 1, 3, device) == 1
-    assert launch._splits(replace(tile, split=3), 1000, 72, device) == 3
+    assert fprop_splits(tile, 8, 72, 132) == 16  # 512 channels at 14 x 14, batch 1
+    assert fprop_splits(tile, 70, 72, 132) == 1
+    assert fprop_splits(tile, 1, 9, 132) == 2  # four steps a program at least
+    assert fprop_splits(tile, 1, 3, 132) == 1
+    assert fprop_splits(replace(tile, split=3), 1000, 72, 132) == 3
 
 
 @pytest.mark.parametrize("pool", [False, True])

@@ -7,7 +7,7 @@ from math import prod
 
 import pytest
 from vggfast.kernels import tiles
-from vggfast.kernels.launch.wgrad import _splits
+from vggfast.kernels.splits import wgrad_splits
 
 CORES = 132
 
@@ -17,7 +17,7 @@ def plan(n: int, side: int, c_in: int, c_out: int) -> tuple[int, int, int]:
     tile = tiles.choose("wgrad", 90, 16, (n, side, side), c_out, c_in)
     boxes = prod(tile.counts((n, side, side)))
     programs = 9 // tile.taps * -(-c_out // tile.bc) * -(-c_in // tile.bk)
-    return programs, _splits(tile, programs, boxes, 9 * c_in * c_out, CORES), boxes
+    return programs, wgrad_splits(tile, programs, boxes, 9 * c_in * c_out, CORES), boxes
 
 
 @pytest.mark.parametrize("n", [1, 8, 64, 256])

@@ -37,7 +37,7 @@ def test_every_entry_computes(tile: tiles.Tile, device: torch.device) -> None:
     wide = (x.double(), weight.double(), bias.double())
     with tiles.forced(tile):
         if tile.kernel in ("fprop", "first"):
-            for pool in (False, True):
+            for pool in (False, True)[: 1 + tile.pools]:
                 y, _ = ops.conv3x3(x, weight, bias, True, pool, pool)
                 theirs, _ = EAGER.conv3x3(x, weight, bias, True, pool, False)
                 oracle = reference.conv3x3(*wide, relu=True, pool=pool)

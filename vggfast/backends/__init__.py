@@ -174,6 +174,7 @@ def explain(
         try:
             chosen = select(call, backend)
             rows.append(f"  {op:<11} {chosen.name:<7} {chosen.how(op, dtype, weights)}")
+            rows += [f"    {note}" for note in chosen.notes(op, kind)]
         except BackendError as error:
             chosen = None
             rows.append(f"  {op:<11} none    {error}")

@@ -86,6 +86,10 @@ class Backend:
     def clear_weights(self) -> None:
         """Forget what was made of weights and kept: they may have changed unseen."""
 
+    def notes(self, op: str, device: str) -> list[str]:
+        """Lines for ``explain`` under ``op``: what else decides how it runs here."""
+        return []
+
     def conv3x3_error(self, quantity: str, size: tuple[int, ...], c_out: int, pool: bool) -> float:
         """The relative rms error of a fast algorithm, beside that of plain sums in fp32.
 

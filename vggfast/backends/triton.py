@@ -93,6 +93,15 @@ class TritonBackend(Backend):
         y: Tensor = _ops().linear(x, w, b, relu)
         return y
 
+    def notes(self, op: str, device: str) -> list[str]:
+        """Which tables of tiles serve the convolutions."""
+        if op != "conv3x3":
+            return []
+        launch = importlib.import_module("vggfast.kernels.launch.gpu")
+        tuned = importlib.import_module("vggfast.kernels.tuned")
+        here = f"cuda:{torch.cuda.current_device()}" if device == "cuda" else device
+        return [str(tuned.explained(launch.identity(torch.device(here))))]
+
     def conv3x3(
         self, x: Tensor, w: Tensor, b: Tensor | None, relu: bool, pool: bool, save_argmax: bool
     ) -> tuple[Tensor, Tensor | None]:
