@@ -318,6 +318,13 @@ def cases(every: bool = False) -> Iterator[Case]:
         else:
             if tile.pools:
                 yield fprop_case(tile, "bf16", "pool")
+            if tile.pools and not tile.persistent:
+                yield dgrad_case(tile, "bf16", True)
+            if not tile.persistent:
+                yield dgrad_case(tile, "fp16", False)
+            if every or tile.bc == 128:
+                yield fprop_case(tile, "fp16", "relu")
+                yield fprop_case(tile, "bf16", "dgrad")
             narrow = not tile.persistent and prod(tile.box) <= 128  # wide ones serve large maps
             if narrow and (every or (tile.box[0] == 1 and tile.bk > 16)):
                 yield from split_cases(tile, "bf16")
