@@ -7,9 +7,10 @@ prints a row per compiled kernel and exits 1 if a gate fails:
 - shared memory fits: 232448 bytes on sm_90; 101376 on sm_80, which is what sm_86, sm_89 and sm_120
   have, so that the same entries serve them (sm_80 itself has 166912);
 - nothing spills: a stack of 0 bytes, and no LDL or STL in the GEMMs;
-- 16-bit and TF32 products run on tensor cores: HGMMA on sm_90, HMMA on sm_80;
+- 16-bit and TF32 products run on tensor cores: HGMMA on sm_90, HMMA on sm_80; e4m3's: QGMMA;
 - operands are copied in the background: UTMALDG (TMA) on sm_90, LDGSTS on sm_80;
-- in fprop on sm_90 no operand passes through registers: no LDSM before the last HGMMA.
+- in fprop on sm_90 no operand passes through registers: no LDSM before the last HGMMA or QGMMA;
+- e4m3 products follow each other without waiting: the instructions of a step form one group.
 
 Speed is not seen here, instruction selection is. Needs the ptxas, cuobjdump and nvdisasm of the
 triton wheel; TRITON_INTERPRET must not be set.
@@ -38,7 +39,7 @@ from triton.compiler import ASTSource
 from .compile_cases import Case, cases
 
 SHARED_LIMIT = {80: 101376, 90: 232448}
-COUNTED = ("HGMMA", "HMMA", "FFMA", "LDSM", "LDL", "STL", "SHFL", "UTMALDG", "LDGSTS")
+COUNTED = ("QGMMA", "HGMMA", "HMMA", "FFMA", "LDSM", "LDL", "STL", "SHFL", "UTMALDG", "LDGSTS")
 _TOOLS = Path(triton.__file__).parent / "backends" / "nvidia" / "bin"
 
 
@@ -53,6 +54,7 @@ class Facts:
     seconds: float
     counts: dict[str, int]
     early_ldsm: int  # LDSM before the last tensor-core instruction
+    groups: int  # groups of QGMMA: the instructions of one run together
     failures: list[str] = field(default_factory=list)
 
 
@@ -88,10 +90,13 @@ def _inspect(case: Case, cubin: bytes, shared: int, seconds: float) -> Facts:
         sass = _tool("nvdisasm", "-ndf", "-c", str(path)) if case.is_gemm else ""
     found = dict(re.findall(r"(REG|STACK):(\d+)", usage))
     stream = re.findall(r"\b(" + "|".join(COUNTED) + r")\b", sass)
-    mma = [i for i, op in enumerate(stream) if op in ("HGMMA", "HMMA")]
+    mma = [i for i, op in enumerate(stream) if op in ("QGMMA", "HGMMA", "HMMA")]
     early = stream[: mma[-1]].count("LDSM") if mma else 0
     counts = {op: stream.count(op) for op in COUNTED}
-    return Facts(case.name, shared, int(found["REG"]), int(found["STACK"]), seconds, counts, early)
+    groups = len(re.findall(r"\bQGMMA\b.*\bgsb0\b", sass))
+    return Facts(
+        case.name, shared, int(found["REG"]), int(found["STACK"]), seconds, counts, early, groups
+    )
 
 
 def _tool(name: str, *arguments: str) -> str:
@@ -110,15 +115,18 @@ def _failures(case: Case, facts: Facts) -> Iterator[str]:
     if not case.is_gemm:
         return
     mma, copy = {80: ("HMMA", "LDGSTS"), 90: ("HGMMA", "UTMALDG")}[case.arch]
+    mma = "QGMMA" if case.bits == 8 else mma
     precision = case.constants.get("PRECISION", "ieee") if case.bits == 32 else "tensor cores"
     if precision != "ieee" and not counts[mma]:
         yield f"no {mma}"
     if not counts[copy]:
         yield f"no {copy}"
     # Three products of a float32 need it in registers, where it is taken apart.
-    direct = precision != "tf32x3" and ("fprop" in case.kernel or "split" in case.kernel)
+    direct = precision != "tf32x3" and re.search("fprop|split|e4m3", case.kernel)
     if case.arch == 90 and direct and facts.early_ldsm:
         yield f"{facts.early_ldsm} LDSM before the last {mma}"
+    if case.bits == 8 and facts.groups > 1:  # a step is unrolled once
+        yield f"{facts.groups} groups of {mma}: each instruction waits for the last"
 
 
 def run(jobs: int = 1, match: str = "", every: bool = False) -> list[Facts]:
