@@ -1,6 +1,6 @@
 """Hand-written Triton kernels of VGG: 3x3 convolution with its epilogue, 2x2 max-pool, gradients.
 
-conv3x3.py, split3x3.py, wgrad3x3.py, pool2x2.py
+conv3x3.py, split3x3.py, wgrad3x3.py, pool2x2.py, pack3x3.py
                          the kernels: mathematics, layouts, nothing about launching
 launch/                  their host side, one file a pass: lays out memory, chooses tiles, launches
 ops.py                   what a caller uses

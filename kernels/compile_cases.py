@@ -94,6 +94,32 @@ def _products(dtype: str, precision: str) -> str:
     return f"{dtype}_{precision}" if dtype == "fp32" else dtype
 
 
+def dgrad_case(tile: tiles.Tile, dtype: str, pool: bool, precision: str = "ieee") -> Case:
+    """A chain's dgrad with the mask, the sums and, if ``pool``, the scatter of the layer below."""
+    (ni, th, tw), tma = tile.box, tile.arch >= 90
+    below = _operand(tile, dtype, *tile.box, tile.bc)
+    types = {
+        "dz": _operand(tile, dtype, *tile.box, tile.bk),
+        "w": _operand(tile, dtype, tile.bc, tile.bk),
+        "y": below,
+        "argmax_ptr": "*u8",
+        **dict.fromkeys(("below", "below01", "below10", "below11"), below),
+        "partial_ptr": "*fp32",
+        **_sizes("N", "H", "W", "HB", "WB", "QI", "QO", "C_out", "tiles_h", "tiles_w"),
+    }
+    constants: dict[str, Any] = {
+        "NI": ni, "TH": th, "TW": tw, "BC": tile.bc, "BK": tile.bk, "TMA": tma,
+        "PRECISION": precision,
+    }  # fmt: skip
+    views = [] if pool and tma else ["below01", "below10", "below11"]
+    constants.update(dict.fromkeys(views + ([] if pool else ["argmax_ptr"])))
+    variant = "chain_pool" if pool else "chain"
+    return Case(
+        f"{tile.name}_{variant}_{_products(dtype, precision)}", "dgrad3x3.conv3x3_dgrad_kernel",
+        tile.arch, tile.bits, types, constants, tile.warps, tile.stages, True,
+    )  # fmt: skip
+
+
 def wgrad_case(tile: tiles.Tile, dtype: str, precision: str = "ieee") -> Case:
     types = {
         "x": _operand(tile, dtype, *tile.box, tile.bk),
@@ -128,6 +154,20 @@ def element_cases(arch: int, dtype: str) -> Iterator[Case]:
             "wgrad3x3.conv3x3_wgrad_sum_kernel",
             {**partial, "dw_ptr": t, **_sizes("pairs", "splits")},
             {"B": 1024},
+        ),
+        (
+            "pack3x3.pack3x3_kernel",
+            {
+                "w_ptr": t,
+                "rows_ptr": t,
+                **_sizes("R", "C", "C_PAD", "stride_r", "stride_c", "stride_h", "stride_w"),
+            },
+            {"BR": 16, "BC": 64},
+        ),
+        (
+            "dgrad3x3.conv3x3_dgrad_sum_kernel",
+            {**partial, "sum_ptr": "*fp32", **_sizes("rows", "C", "rows_per_program")},
+            block,
         ),
     )
     for kernel, types, constants in listed:
@@ -194,8 +234,9 @@ def linear_cases(arch: int) -> Iterator[Case]:
 def cases(every: bool = False) -> Iterator[Case]:
     """The compilations of the check, ``every`` one or the default choice.
 
-    By default a fprop entry is compiled with all of its epilogue, and the widest 16-bit ones also
-    without the pool and as dgrad. fp16 and bf16 share code, so the variants share them out.
+    By default a fprop entry is compiled with all of its epilogue, and as a chain's dgrad with and
+    without a pool below; the widest 16-bit ones also without the pool and as plain dgrad. fp16 and
+    bf16 share code, so the variants share them out.
     """
     for tile in tiles.table():
         if tile.kernel == "e4m3":
@@ -206,10 +247,14 @@ def cases(every: bool = False) -> Iterator[Case]:
                     yield wgrad_case(tile, "fp32", precision)
                 else:
                     yield fprop_case(tile, "fp32", "pool", precision)
+                    yield dgrad_case(tile, "fp32", True, precision)
         elif tile.kernel == "wgrad":
             yield wgrad_case(tile, "bf16")
         else:
             yield fprop_case(tile, "bf16", "pool")
+            if not tile.persistent:
+                yield dgrad_case(tile, "bf16", True)
+                yield dgrad_case(tile, "fp16", False)
             if every or tile.bc == 128:
                 yield fprop_case(tile, "fp16", "relu")
                 yield fprop_case(tile, "bf16", "dgrad")

@@ -14,17 +14,19 @@ from torch import Tensor
 
 from . import _interpreter
 from .conv3x3 import conv3x3_fprop_kernel
+from .launch.dgrad import dgrad
 from .launch.fprop import fprop
 from .launch.gpu import on
 from .launch.linear import linear
 from .launch.linear import serves as serves_linear
-from .launch.memory import aligned, tap_rows
+from .launch.memory import aligned
 from .launch.pool import epilogue_backward, maxpool2x2, maxpool2x2_backward
+from .launch.weights import Held, changed, kept_bytes, tap_rows
 from .launch.wgrad import wgrad
 
 __all__ = [
-    "INTERPRETED", "conv3x3", "conv3x3_backward", "linear", "maxpool2x2", "maxpool2x2_backward",
-    "serves_linear",
+    "INTERPRETED", "Held", "changed", "conv3x3", "conv3x3_backward", "conv3x3_chain_step",
+    "conv3x3_dz", "kept_bytes", "linear", "maxpool2x2", "maxpool2x2_backward", "serves_linear",
 ]  # fmt: skip
 
 # Triton decides at import whether its kernels are compiled or interpreted (TRITON_INTERPRET=1).
@@ -73,3 +75,40 @@ def conv3x3_backward(
         if needs[1]:
             dw = wgrad(aligned(x.permute(0, 2, 3, 1)), dz, w)
     return dx, dw, db
+
+
+def conv3x3_dz(
+    grad: Tensor, y: Tensor, argmax: Tensor | None, height: int, width: int, want_db: bool
+) -> tuple[Tensor, Tensor | None]:
+    """Back through ReLU and pool: dz (N, C, height, width) and the bias gradient (C,) or None.
+
+    grad and y: of the layer's output; argmax: its argmax if it has a pool, else None.
+    """
+    n, c = grad.shape[:2]
+    with on(grad):
+        dz, db = epilogue_backward(grad, y, argmax, (n, c, height, width), True, want_db)
+    return dz[..., :c].contiguous().permute(0, 3, 1, 2), db
+
+
+def conv3x3_chain_step(
+    dz: Tensor,
+    x: Tensor,
+    w: Tensor,
+    argmax: Tensor | None,
+    height: int,
+    width: int,
+    needs: tuple[bool, bool],
+) -> tuple[Tensor, Tensor | None, Tensor | None]:
+    """From dz of a layer to dz of the layer below it, whose output x is: two GEMMs, no other pass.
+
+    dz (N, C_out, H, W), x (N, C_in, H, W) the output of the layer below, with ``argmax`` if that
+    has a pool, (height, width) its map. Returns that layer's dz (N, C_in, height, width), this
+    layer's dw and that layer's bias gradient, the last two None where ``needs`` is False.
+    """
+    with on(dz):
+        gradient, y = (aligned(t.permute(0, 2, 3, 1)) for t in (dz, x))
+        below, db = dgrad(
+            gradient, tap_rows(w, True), y, w.shape[1], argmax, (height, width), needs[1]
+        )
+        dw = wgrad(y, gradient, w) if needs[0] else None
+    return below.permute(0, 3, 1, 2), dw, db

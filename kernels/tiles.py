@@ -1,8 +1,9 @@
 """The tile table (tiles.json) and the rule that chooses an entry by shape, dtype and architecture.
 
-An entry serves one kernel ("fprop", which is dgrad too, or "wgrad") on one generation (90: Hopper
-and data-centre Blackwell, by TMA; 80: the rest from Ampere on) at one width (16 or 32 bits). Its
-tile is a box of images x rows x columns of pixels, ``bc`` output and ``bk`` input channels.
+An entry serves one kernel ("fprop", which is dgrad too, a chain's included, or "wgrad") on one
+generation (90: Hopper and data-centre Blackwell, by TMA; 80: the rest from Ampere on) at one width
+(16 or 32 bits). Its tile is a box of images x rows x columns of pixels, ``bc`` output and ``bk``
+input channels.
 """
 
 from __future__ import annotations
@@ -105,13 +106,16 @@ def choose(
     """The entry that wastes least on this shape; among equals the first of the table.
 
     Args:
-        kernel: "fprop" or "wgrad".
+        kernel: "fprop", "wgrad", or "dgrad" of a chain, which takes fprop's entries but the
+            persistent ones.
         arch: 80 or 90.
         bits: width of the dtype, 16 or 32.
         pixels: (N, H, W) of the map that is tiled.
         c_out, c_in: output and input channels of the product (for dgrad: those of dx and of dz).
         ieee: whether float32 products are made on the ordinary cores.
     """
+    if kernel == "dgrad" and "fprop" in _forced:
+        return _forced["fprop"]
     return _forced.get(kernel) or _choose(kernel, arch, bits, pixels, c_out, c_in, ieee)
 
 
@@ -125,7 +129,12 @@ def _choose(
     c_in: int,
     ieee: bool,
 ) -> Tile:
+    chain = kernel == "dgrad"
+    kernel = "fprop" if chain else kernel
+
     def fits(t: Tile) -> bool:
+        if t.persistent and chain:
+            return False
         if t.persistent and t.programs(pixels, c_out) < _LEAST_PERSISTENT:
             return False
         return (t.kernel, t.arch, t.bits, t.ieee) == (kernel, arch, bits, ieee)

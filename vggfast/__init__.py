@@ -15,8 +15,15 @@ import importlib
 from typing import Any
 
 from vggfast import ops
-from vggfast.backends import exact, explain, get_fp32_precision, set_fp32_precision
+from vggfast.backends import (
+    clear_weights,
+    exact,
+    explain,
+    get_fp32_precision,
+    set_fp32_precision,
+)  # fmt: skip
 from vggfast.errors import BackendError, InputError
+from vggfast.graph import capture, capture_step
 from vggfast.models import (
     VGG,
     vgg,
@@ -34,9 +41,9 @@ from vggfast.nn import store_weights
 __version__ = "0.1.0"
 
 __all__ = [
-    "VGG", "BackendError", "InputError", "exact", "explain", "get_fp32_precision", "ops",
-    "set_fp32_precision", "store_weights", "train", "vgg", "vgg11", "vgg11_bn", "vgg13",
-    "vgg13_bn", "vgg16", "vgg16_bn", "vgg19", "vgg19_bn",
+    "VGG", "BackendError", "InputError", "capture", "capture_step", "clear_weights", "exact",
+    "explain", "get_fp32_precision", "ops", "set_fp32_precision", "store_weights", "train", "vgg",
+    "vgg11", "vgg11_bn", "vgg13", "vgg13_bn", "vgg16", "vgg16_bn", "vgg19", "vgg19_bn",
 ]  # fmt: skip
 
 

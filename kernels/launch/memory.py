@@ -1,4 +1,4 @@
-"""Layouts in memory: 16-byte rows, packed weights, descriptors, workspaces."""
+"""Layouts in memory: 16-byte rows, descriptors, workspaces."""
 
 from __future__ import annotations
 
@@ -10,12 +10,6 @@ from torch import Tensor
 from triton.tools.tensor_descriptor import TensorDescriptor
 
 from .. import tiles
-
-
-def tap_rows(w: Tensor, transposed: bool) -> Tensor:
-    """w (C_out, C_in, 3, 3) -> (9 * C_out, padded C_in), or transposed (9 * C_in, padded C_out)."""
-    rows = w.permute(2, 3, 1, 0) if transposed else w.permute(2, 3, 0, 1)
-    return aligned(rows.reshape(9 * rows.shape[2], rows.shape[3]).contiguous())
 
 
 def aligned(t: Tensor) -> Tensor:

@@ -6,7 +6,7 @@ import time
 
 import numpy as np
 import pytest
-from harness.contest import OURS, Budget, Contender, Rounds, contest, one_line
+from harness.contest import GRAPH, OURS, Budget, Contender, Outcome, Rounds, contest, one_line
 from harness.stats import paired, speedup, summarise
 
 
@@ -156,3 +156,10 @@ def test_asked_for_contenders_are_all_timed_for_the_least_rounds() -> None:
     contenders = [Contender(n, lambda n=n: (n, 1.0)) for n in names]  # type: ignore[misc]
     outcome = contest(contenders, FakeClock(), Rounds(-1.0, least=3, most=9, insist=True))
     assert {name: s.n for name, s in outcome.times.items()} == dict.fromkeys(names, 3)
+
+
+def test_our_graph_is_no_baseline() -> None:
+    times = {
+        name: summarise([seconds]) for name, seconds in ((OURS, 2.0), (GRAPH, 1.0), ("t", 3.0))
+    }
+    assert Outcome(times).best() == ("t", 1.5)

@@ -23,7 +23,7 @@ def test_available_here() -> None:
     backend = TritonBackend()
     assert backend.unavailable() is None
     assert backend.refuse(Call("conv3x3", DEVICE, torch.float32)) is None
-    assert backend.how("conv3x3") == "own kernel"
+    assert backend.how("conv3x3") == "own kernel, backward in chains"
     assert backend.how("linear") == "own kernel (batch <= 16, else torch's), backward torch's"
     assert backend.how("conv1x1") == "torch's library kernel"
 

@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import nn
 
 import vggfast
+from vggfast.backends.eager import EagerBackend
 
 
 def _bytes_kept(forward, x, parameters) -> int:
@@ -56,3 +57,16 @@ def test_the_count_is_the_same_on_a_real_device():
     real = _bytes_kept(model, x, model.parameters())
     meta = model.to("meta")
     assert real == _bytes_kept(meta, x.to("meta"), meta.parameters())
+
+
+def test_chains_keep_what_layers_apart_keep(monkeypatch):
+    with torch.device("meta"):
+        model = vggfast.vgg("D").to(torch.bfloat16)
+        x = torch.empty(4, 3, 224, 224, dtype=torch.bfloat16)
+    apart = _bytes_kept(model, x, model.parameters())
+    chained = []
+    monkeypatch.setattr(EagerBackend, "fuses_chains", True)
+    real = torch.ops.vggfast.conv3x3_chain
+    monkeypatch.setattr("vggfast.ops.chain._OP", lambda *a: chained.append(a) or real(*a))
+    assert _bytes_kept(model, x, model.parameters()) == apart
+    assert len(chained) == 1

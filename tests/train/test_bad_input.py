@@ -50,6 +50,14 @@ def test_a_value_out_of_range(refused: Refused, option: str, values: list[str]) 
         assert "allowed" in line or "invalid" in line
 
 
+def test_graphs_that_cannot_be(refused: Refused, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert refused("--graph", "--device", "cpu") == (
+        "error: graph: got True on the CPU, allowed is with a CUDA device\n"
+    )
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    assert "graph: got True with dtype fp16" in refused("--graph", "--dtype", "fp16")
+
+
 def test_unknown_and_incomplete_options(refused: Refused) -> None:
     assert "--speed" in refused("--speed", "9")
     assert "--lr" in refused("--lr")

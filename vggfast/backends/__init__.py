@@ -8,11 +8,14 @@ backend never does: it raises :class:`~vggfast.errors.BackendError` with the rea
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from functools import lru_cache
+from typing import Any
 
 import torch
+from torch import Tensor
 
-from vggfast.backends.base import OPS, WEIGHTS, Backend, Call
+from vggfast.backends.base import OPS, WEIGHTS, Backend, Call, Holding
 from vggfast.backends.cpu import CpuBackend
 from vggfast.backends.cpu_conv import exact
 from vggfast.backends.eager import EagerBackend
@@ -20,8 +23,8 @@ from vggfast.backends.triton import TritonBackend, get_fp32_precision, set_fp32_
 from vggfast.errors import BackendError, InputError
 
 __all__ = [
-    "OPS", "WEIGHTS", "Backend", "Call", "exact", "explain", "get", "get_fp32_precision", "names",
-    "select", "set_fp32_precision",
+    "OPS", "WEIGHTS", "Backend", "Call", "clear_weights", "exact", "explain", "get",
+    "get_fp32_precision", "hold_weights", "names", "select", "set_fp32_precision",
 ]  # fmt: skip
 
 # Construction has no side effect: what a backend needs is loaded when it is first asked.
@@ -80,6 +83,25 @@ def why_not(backend: Backend, call: Call) -> str | None:
 def clear_cache() -> None:
     """Forget past choices: for tests that change what a backend can do."""
     _select.cache_clear()
+
+
+def clear_weights() -> None:
+    """Forget what was made of weights and kept for later calls, on every device.
+
+    Kernels read weights in an order of their own, which is kept while the weights stay the same.
+    Changes in place are seen, and so is any optimizer's step. What is not seen on a GPU is a write
+    through ``.data``, by a foreign kernel, or by the replay of a CUDA graph of your own: call this
+    after one. Graphs of :func:`vggfast.capture` pack their weights again then.
+    """
+    for backend in _TABLE.values():
+        backend.clear_weights()
+
+
+def hold_weights(weights: Iterable[Tensor]) -> Any:
+    """A :class:`~vggfast.backends.base.Holding` of what the GPU's kernels make of ``weights``."""
+    triton = _TABLE["triton"]
+    assert isinstance(triton, TritonBackend)
+    return triton.hold(weights) if triton.unavailable() is None else Holding()
 
 
 def explain(

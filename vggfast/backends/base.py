@@ -9,6 +9,7 @@ else the first maximum (torch's rule).
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 import torch
@@ -37,6 +38,20 @@ class Call:
     c_out: int = 0
 
 
+class Holding:
+    """What is made of weights and kept where it is for a CUDA graph (here: nothing)."""
+
+    nbytes = 0
+
+    def use(self) -> AbstractContextManager[None]:
+        """Within it, calls of this thread use what is held, and make what is missing."""
+        return nullcontext()
+
+    def refresh(self, force: bool = False) -> bool:
+        """Make it anew in place if the weights may have changed; whether it did."""
+        return False
+
+
 class Backend:
     """Base of all backends.
 
@@ -48,6 +63,9 @@ class Backend:
 
     name: str = ""
     own_ops: frozenset[str] = frozenset()  # the ops this backend has kernels of its own for
+    # Whether conv3x3_chain_step is one fused kernel a gradient here, so that a run of layers
+    # is better one op (ops/chain.py) than one op a layer.
+    fuses_chains: bool = False
 
     def unavailable(self) -> str | None:
         """Why this backend cannot be used on this machine at all, or None if it can."""
@@ -64,6 +82,9 @@ class Backend:
         """
         kernel = "own kernel" if op in self.own_ops else "torch's library kernel"
         return f"{kernel} (weights bf16, widened each time)" if stored(op, weights) else kernel
+
+    def clear_weights(self) -> None:
+        """Forget what was made of weights and kept: they may have changed unseen."""
 
     def conv3x3_error(self, quantity: str, size: tuple[int, ...], c_out: int, pool: bool) -> float:
         """The relative rms error of a fast algorithm, beside that of plain sums in fp32.
@@ -103,6 +124,42 @@ class Backend:
         dw is contiguous (C_out, C_in, 3, 3).
         """
         raise NotImplementedError
+
+    def conv3x3_dz(
+        self, grad: Tensor, y: Tensor, argmax: Tensor | None, size: tuple[int, int], need_db: bool
+    ) -> tuple[Tensor, Tensor | None]:
+        """Through ReLU and pool back to the convolution's sums: dz (N, C, H, W) and db or None.
+
+        ``grad`` and ``y`` belong to the layer's output; ``argmax`` is given when it has a pool, and
+        ``size`` is (H, W), that of its map.
+        """
+        grad = torch.where(y <= 0, 0, grad)
+        db = grad.sum((0, 2, 3)) if need_db else None
+        dz = grad if argmax is None else self.maxpool2x2_backward(grad, argmax, *size)
+        return to_channels_last(dz), db
+
+    def conv3x3_chain_step(
+        self,
+        dz: Tensor,
+        x: Tensor,
+        w: Tensor,
+        argmax: Tensor | None,
+        size: tuple[int, int],
+        needs: tuple[bool, bool],
+    ) -> tuple[Tensor, Tensor | None, Tensor | None]:
+        """From dz of a layer to dz of the one below it, whose output ``x`` (after a ReLU) is.
+
+        ``argmax`` is given when the layer below has a pool; ``size`` is (H, W) of its map. Returns
+        the dz (N, C_in, H, W) of the layer below, this layer's dw and the db of the layer below,
+        the last two None where ``needs`` is False. A backend that ``fuses_chains`` does it in two
+        GEMMs; here it is :meth:`conv3x3_backward`, then :meth:`conv3x3_dz`.
+        """
+        dx, dw, _ = self.conv3x3_backward(
+            dz, x, w, None, None, False, False, (True, needs[0], False)
+        )
+        assert dx is not None, "conv3x3_backward was asked for dx"
+        below, db = self.conv3x3_dz(dx, x, argmax, size, needs[1])
+        return below, dw, db
 
     def gemm(self, x: Tensor, w: Tensor, b: Tensor | None, relu: bool) -> Tensor:
         """y = relu?(x w^T + b): x (M, K), w (O, K), b (O,) or None, y (M, O), all row-major.

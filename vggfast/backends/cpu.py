@@ -60,6 +60,9 @@ class CpuBackend(Backend):
             return f"{kernel} (weights bf16; batch <= {MOST_ROWS}, else widened for torch's)"
         return f"{kernel} (batch <= {MOST_ROWS}, backward <= {MOST_ROWS_BACKWARD}, else torch's)"
 
+    def clear_weights(self) -> None:
+        cpu_weights.clear()
+
     def conv3x3_error(self, quantity: str, size: tuple[int, ...], c_out: int, pool: bool) -> float:
         n, c_in, h, w = size
         if quantity == "y":

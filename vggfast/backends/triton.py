@@ -9,6 +9,8 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import os
+import sys
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -37,6 +39,7 @@ class TritonBackend(Backend):
 
     name = "triton"
     own_ops = frozenset({"conv3x3", "maxpool2x2"})
+    fuses_chains = True
 
     def unavailable(self) -> str | None:
         if importlib.util.find_spec("triton") is None:
@@ -70,10 +73,19 @@ class TritonBackend(Backend):
             return f"its kernels need compute capability 8.0, this GPU has {major}.{minor}"
         return None
 
+    def clear_weights(self) -> None:
+        if "vggfast.kernels.ops" in sys.modules:
+            _ops().changed()
+
+    def hold(self, weights: Iterable[Tensor]) -> Any:
+        """See :func:`vggfast.backends.hold_weights`."""
+        return _ops().Held(weights)
+
     def how(self, op: str, dtype: torch.dtype = torch.float32, weights: str = "fp32") -> str:
         if op == "linear" and weights == "fp32":
             return "own kernel (batch <= 16, else torch's), backward torch's"
-        return super().how(op, dtype, weights)
+        kernel = super().how(op, dtype, weights)
+        return f"{kernel}, backward in chains" if op == "conv3x3" else kernel
 
     def gemm(self, x: Tensor, w: Tensor, b: Tensor | None, relu: bool) -> Tensor:
         if not _ops().serves_linear(x, w):
@@ -104,6 +116,24 @@ class TritonBackend(Backend):
             grad, x, w, y if relu else None, argmax if pool else None, needs
         )
         return dx, dw, db
+
+    def conv3x3_dz(
+        self, grad: Tensor, y: Tensor, argmax: Tensor | None, size: tuple[int, int], need_db: bool
+    ) -> tuple[Tensor, Tensor | None]:
+        dz, db = _ops().conv3x3_dz(grad, y, argmax, *size, need_db)
+        return dz, db
+
+    def conv3x3_chain_step(
+        self,
+        dz: Tensor,
+        x: Tensor,
+        w: Tensor,
+        argmax: Tensor | None,
+        size: tuple[int, int],
+        needs: tuple[bool, bool],
+    ) -> tuple[Tensor, Tensor | None, Tensor | None]:
+        below, dw, db = _ops().conv3x3_chain_step(dz, x, w, argmax, *size, needs)
+        return below, dw, db
 
     def maxpool2x2(self, x: Tensor, save_argmax: bool) -> tuple[Tensor, Tensor | None]:
         y, argmax = _ops().maxpool2x2(x, save_argmax)

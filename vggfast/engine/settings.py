@@ -45,6 +45,7 @@ class Settings:
     dtype: str = "fp32"
     backend: str | None = None
     exact: bool = False
+    graph: bool = False
     device: str = "auto"
     threads: int | None = None
     workers: int = 0
@@ -57,6 +58,7 @@ class Settings:
         "epochs",
         "backend",
         "exact",
+        "graph",
         "device",
         "threads",
         "workers",
@@ -133,6 +135,13 @@ class Settings:
         if self.backend not in (None, "auto"):
             backends.get(str(self.backend))
         _device(self.device)
+        if self.graph and self.torch_device.type != "cuda":
+            raise InputError("graph: got True on the CPU, allowed is with a CUDA device")
+        if self.graph and self.dtype == "fp16":
+            raise InputError(
+                "graph: got True with dtype fp16, whose gradient scaler waits for the GPU; allowed "
+                "are fp32 and bf16"
+            )
 
 
 def _text(name: str, value: object) -> None:

@@ -18,6 +18,7 @@ from vggfast.engine.evaluate import autocast, evaluate
 from vggfast.engine.history import History, Row, TensorBoard
 from vggfast.engine.progress import Progress
 from vggfast.engine.settings import DTYPES, Settings
+from vggfast.graph import CapturedStep, capture_step
 from vggfast.models.vgg import VGG
 
 DROPS = 3  # the paper divides the learning rate by 10 three times
@@ -75,6 +76,7 @@ class Trainer:
             min_lr=settings.lr * 0.1**DROPS,
         )
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=settings.dtype == "fp16")
+        self.captured: CapturedStep | None = None
         self.history, self.best = History(), Best()
         common: Any = {"workers": settings.workers, "pin_memory": self.device.type == "cuda"}
         self.train_batches = Batches(
@@ -185,14 +187,24 @@ class Trainer:
 
     def _step(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         x, y = x.to(self.device, non_blocking=True), y.to(self.device, non_blocking=True)
+        if self.settings.graph and len(y) == self.settings.batch:
+            return self._replay(x, y)
         with autocast(self.device, self.dtype):
             logits = self.model(x)
-        loss = F.cross_entropy(logits.float(), y)
+        loss = _loss(logits, y)
         self.optimizer.zero_grad(set_to_none=True)
         self.scaler.scale(loss).backward()
         self.scaler.step(self.optimizer)
         self.scaler.update()
         return loss.detach(), (logits.detach().argmax(1) == y).sum()
+
+    def _replay(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        """:meth:`_step` as one CUDA graph; the first whole batch is what it is captured with."""
+        if self.captured is None:
+            with autocast(self.device, self.dtype):
+                self.captured = capture_step(self.model, _loss, self.optimizer, x, y)
+        loss = self.captured(x, y)
+        return loss, (self.captured.output.argmax(1) == y).sum()
 
     def _save(self, best: bool) -> None:
         if self.folder is None:
@@ -212,3 +224,7 @@ class Trainer:
         if not self.done:
             return "no epoch was completed, so there is no checkpoint"
         return f"{self.folder / 'last.pt'} holds epoch {self.done}; continue it with --resume"
+
+
+def _loss(logits: Tensor, y: Tensor) -> Tensor:
+    return F.cross_entropy(logits.float(), y)

@@ -2,12 +2,13 @@
 
 The children stay what torchvision has (``Conv2d``, ``ReLU``, ``MaxPool2d``, ...), so names, state
 dicts, indexing, slicing and hooks work; only ``forward`` differs: it walks the children and
-serves each run conv (+ batch norm in eval) (+ ReLU) (+ 2x2 pool) with one op.
+serves each run conv (+ batch norm in eval) (+ ReLU) (+ 2x2 pool) with one op. Where gradients are
+wanted and the backend fuses them, a run of such 3x3 layers with ReLUs is one op, a chain.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +16,16 @@ from torch import Tensor, nn
 from vggfast import ops
 from vggfast.nn import match
 from vggfast.nn.bf16_linear import Bf16Linear
+
+
+class _Layer(NamedTuple):
+    """A 3x3 convolution and what fuses with it."""
+
+    w: Tensor
+    b: Tensor | None
+    relu: bool
+    pool: bool
+    used: int  # modules
 
 
 class FusedSequential(nn.Sequential):
@@ -70,21 +81,59 @@ class FusedSequential(nn.Sequential):
         return m(x), 1
 
     def _conv(self, x: Tensor, children: list[nn.Module], i: int) -> tuple[Tensor, int]:
-        conv = children[i]
-        assert isinstance(conv, nn.Conv2d)
-        w, b, used = conv.weight, conv.bias, 1
-        norm = _at(children, i + used)
-        if match.is_foldable_norm(norm):
-            assert isinstance(norm, nn.BatchNorm2d)
-            w, b = _fold(w, b, norm)
-            used += 1
-        relu = match.is_relu(_at(children, i + used))
-        used += relu
-        if conv.kernel_size == (1, 1):
+        if match.is_conv(children[i], 1):
+            w, b, relu, used = _convolution(children, i)
             return ops.conv1x1(x, w, b, relu=relu, backend=self.backend), used
-        # The op fuses a pool of odd maps too (floor), but a map of one row or column has no window.
-        pool = match.is_pool(_at(children, i + used)) and min(x.shape[2:]) >= 2
-        return ops.conv3x3(x, w, b, relu=relu, pool=pool, backend=self.backend), used + pool
+        if torch.is_grad_enabled() and ops.fuses_chains(x, self.backend):
+            run = _chain(children, i, (x.shape[2], x.shape[3]))
+            if len(run) > 1 and _differentiated(x, run):
+                weights, biases, _, pools, used_each = zip(*run, strict=True)
+                y = ops.conv3x3_chain(x, weights, biases, pools, backend=self.backend)
+                return y, sum(used_each)
+        one = _layer(children, i, (x.shape[2], x.shape[3]))
+        y = ops.conv3x3(x, one.w, one.b, relu=one.relu, pool=one.pool, backend=self.backend)
+        return y, one.used
+
+
+def _convolution(children: list[nn.Module], i: int) -> tuple[Tensor, Tensor | None, bool, int]:
+    """Weights and bias of the convolution at ``i``, whether a ReLU follows, the modules used."""
+    conv = children[i]
+    assert isinstance(conv, nn.Conv2d)
+    w, b, used = conv.weight, conv.bias, 1
+    norm = _at(children, i + used)
+    if match.is_foldable_norm(norm):
+        assert isinstance(norm, nn.BatchNorm2d)
+        w, b = _fold(w, b, norm)
+        used += 1
+    relu = match.is_relu(_at(children, i + used))
+    return w, b, relu, used + relu
+
+
+def _layer(children: list[nn.Module], i: int, size: tuple[int, int]) -> _Layer:
+    """The layer of the 3x3 convolution at ``i`` on a map of (H, W) = ``size``."""
+    w, b, relu, used = _convolution(children, i)
+    # The op fuses a pool of odd maps too (floor), but a map of one row or column has no window.
+    pool = match.is_pool(_at(children, i + used)) and min(size) >= 2
+    return _Layer(w, b, relu, pool, used + pool)
+
+
+def _chain(children: list[nn.Module], i: int, size: tuple[int, int]) -> list[_Layer]:
+    """The layers from ``i`` on that make a chain: 3x3 convolutions with ReLUs, side by side."""
+    run: list[_Layer] = []
+    while match.is_conv(_at(children, i), 3):
+        layer = _layer(children, i, size)
+        if not layer.relu:
+            break
+        run.append(layer)
+        i += layer.used
+        if layer.pool:
+            size = (size[0] // 2, size[1] // 2)
+    return run
+
+
+def _differentiated(x: Tensor, run: list[_Layer]) -> bool:
+    wanted = (x, *(t for layer in run for t in (layer.w, layer.b) if t is not None))
+    return any(t.requires_grad for t in wanted)
 
 
 def _at(children: list[nn.Module], i: int) -> nn.Module:

@@ -4,10 +4,19 @@
 functions here add what a caller wants: defaults, argument checks, one result.
 """
 
+from vggfast.ops.chain import conv3x3_chain, fuses_chains
 from vggfast.ops.conv1x1 import conv1x1
 from vggfast.ops.conv3x3 import conv3x3
 from vggfast.ops.linear import linear
 from vggfast.ops.lrn import lrn
 from vggfast.ops.maxpool2x2 import maxpool2x2
 
-__all__ = ["conv1x1", "conv3x3", "linear", "lrn", "maxpool2x2"]
+__all__ = [
+    "conv1x1",
+    "conv3x3",
+    "conv3x3_chain",
+    "fuses_chains",
+    "linear",
+    "lrn",
+    "maxpool2x2",
+]

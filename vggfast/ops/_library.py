@@ -64,6 +64,8 @@ def _autocast_kernel(
     keys = torch._C.DispatchKeySet(getattr(torch._C.DispatchKey, key))
 
     def cast(value: Any, dtype: torch.dtype) -> Any:
+        if isinstance(value, (list, tuple)):
+            return [cast(v, dtype) for v in value]
         # The same tensors torch's own rules take: floating point, on this device, not float64.
         if (
             isinstance(value, Tensor)

@@ -36,6 +36,7 @@ def fit(
     dtype: str | None = None,
     backend: str | None = None,
     exact: bool | None = None,
+    graph: bool | None = None,
     device: str | torch.device | None = None,
     threads: int | None = None,
     workers: int | None = None,
@@ -72,6 +73,8 @@ def fit(
         dtype: "fp32" (default), or "bf16" or "fp16": autocast, with float32 weights.
         backend: name of the backend to force, or "auto" (default).
         exact: convolve by plain sums, as :func:`vggfast.exact` does, False.
+        graph: launch a training step as one CUDA graph (``vggfast.capture_step``), False. Needs a
+            CUDA device, fp32 or bf16; a last batch with fewer images is an ordinary step.
         device: "auto" (default: a GPU if there is one), "cpu", "cuda" or "cuda:N".
         threads: CPU threads, as torch chooses by default; restored at the end.
         workers: processes that read images, 0 (this one).

@@ -71,6 +71,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--dtype", "--amp", dest="dtype", help="fp32 (default); bf16 or fp16: autocast")
     add("--backend", help="force a backend (default auto)")
     add("--exact", action=switch, help="convolve by plain sums, without Winograd")
+    add("--graph", action=switch, help="on CUDA: a step as one CUDA graph")
     add("--device", help="auto (default), cpu, cuda or cuda:N")
     add("--threads", type=int, help="CPU threads")
     add("--workers", type=int, help="processes that read images: 0")
