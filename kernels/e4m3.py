@@ -111,7 +111,7 @@ def quantize_e4m3_kernel(
 @triton.jit
 def _rounded(v, DTYPE: tl.constexpr):
     """v float32 -> DTYPE; for e4m3 it is clamped first, as what is too large would become NaN."""
-    if DTYPE == tl.float8e4nv:
+    if DTYPE == tl.float8e4nv:  # noqa: SIM300
         v = tl.maximum(v, -448.0, propagate_nan=tl.PropagateNan.ALL)
         v = tl.minimum(v, 448.0, propagate_nan=tl.PropagateNan.ALL)
     return v.to(DTYPE)

@@ -1,9 +1,9 @@
 """The tile table (tiles.json) and the rule that chooses an entry by shape, dtype and architecture.
 
-An entry serves one kernel ("fprop", which is dgrad too, a chain's included, or "wgrad") on one
-generation (90: Hopper and data-centre Blackwell, by TMA; 80: the rest from Ampere on) at one width
-(16 or 32 bits). Its tile is a box of images x rows x columns of pixels, ``bc`` output and ``bk``
-input channels.
+An entry serves one kernel ("fprop", which is dgrad too, a chain's included, "wgrad" or "e4m3") on
+one generation (90: Hopper and data-centre Blackwell, by TMA; 80: the rest from Ampere on) at one
+width (16 or 32 bits; 8 for e4m3, on 90 alone). Its tile is a box of images x rows x columns of
+pixels, ``bc`` output and ``bk`` input channels.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ class Tile:
     @property
     def shared(self) -> int:
         """Bytes of shared memory that the pipeline of loads takes."""
-        rows = prod(self.box) * self.bk + self.bc * self.bk  # fprop: x and w
+        rows = prod(self.box) * self.bk + self.bc * self.bk  # fprop, e4m3: x and w
         if self.kernel == "wgrad":
             rows = prod(self.box) * (self.bc + self.taps * self.bk)  # dz and x
         return self.stages * rows * self.bits // 8
