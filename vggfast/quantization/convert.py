@@ -115,7 +115,7 @@ def _observe(m: FusedSequential, name: str) -> list[Observed]:
     if kept < len(children):
         parts[names[kept]] = part(kept, len(children))
     # In place, so that hooks on it and references to it stay.
-    m._modules = parts  # type: ignore[assignment]
+    m._modules = parts
     m.__class__ = QuantizedSequential
     return found
 

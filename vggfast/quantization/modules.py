@@ -45,12 +45,13 @@ class Conv3x3E4m3(nn.Module):
         output_peak: that of the map it makes, or None for a result that is not quantised.
         relu, pool: what follows the convolution.
 
-    Buffers, whose dtypes casts of the module leave as they are: ``weight`` e4m3 (9, C_out, C_in
-    padded to 16), ``input_scale`` float32 (), and ``scale`` and ``shift`` float32 (C_out,), what a
-    sum of products is multiplied by and what is added then (kernels/e4m3.py).
+    Buffers, whose dtypes casts of the module leave as they are: ``weight_bits`` (9, C_out, C_in
+    padded to 16), e4m3 numbers as uint8, since torch cannot pickle the former; ``input_scale``
+    float32 (); ``scale`` and ``shift`` float32 (C_out,), what a sum of products is multiplied by
+    and what is added then (kernels/e4m3.py).
     """
 
-    weight: Tensor
+    weight_bits: Tensor
     input_scale: Tensor
     scale: Tensor
     shift: Tensor
@@ -71,7 +72,7 @@ class Conv3x3E4m3(nn.Module):
         w_scale = torch.where(peaks > 0, peaks / E4M3_MAX, 1.0).clamp_min(_SMALLEST)
         x_scale, y_scale = _scale(input_peak), 1.0 if output_peak is None else _scale(output_peak)
         bias = torch.zeros_like(w_scale) if b is None else b
-        self.register_buffer("weight", _packed(w / w_scale.view(-1, 1, 1, 1)))
+        self.register_buffer("weight_bits", _packed(w / w_scale.view(-1, 1, 1, 1)))
         self.register_buffer("input_scale", torch.tensor(x_scale, device=w.device))
         self.register_buffer("scale", (x_scale * w_scale.double() / y_scale).float())
         self.register_buffer("shift", (bias.double() / y_scale).float())
@@ -80,6 +81,11 @@ class Conv3x3E4m3(nn.Module):
                 f"model: got weights or a bias whose scales are not finite in a convolution of "
                 f"{self.in_channels} to {self.out_channels} channels, allowed are finite ones"
             )
+
+    @property
+    def weight(self) -> Tensor:
+        """The weights divided by their scales: e4m3 (9, C_out, C_in padded to 16), tap first."""
+        return self.weight_bits.view(E4M3)
 
     def forward(self, x: Tensor, dtype: torch.dtype | None = None) -> Tensor:
         """The result for a map x, e4m3 or not; one that is not quantised gets ``dtype``, or x's.
@@ -104,7 +110,7 @@ class Conv3x3E4m3(nn.Module):
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Any:
         def moved(t: Tensor) -> Tensor:
-            out = fn(t)  # a cast to half, say, would cast e4m3 numbers and scales too
+            out = fn(t)  # a cast to half, say, would cast scales too
             return out if out.dtype is t.dtype else t.to(out.device)
 
         return super()._apply(moved, recurse)
@@ -141,8 +147,8 @@ def _scale(peak: float) -> float:
 
 
 def _packed(w: Tensor) -> Tensor:
-    """(C_out, C_in, 3, 3) of up to +-448 -> e4m3 (9, C_out, C_in padded to 16), tap first."""
+    """(C_out, C_in, 3, 3) of up to +-448 -> bits of e4m3 (9, C_out, C_in padded to 16)."""
     c_out, c_in = w.shape[:2]
     rows = w.new_zeros((9, c_out, -(-c_in // 16) * 16))
     rows[:, :, :c_in] = w.permute(2, 3, 0, 1).reshape(9, c_out, c_in)
-    return rows.clamp(-E4M3_MAX, E4M3_MAX).to(E4M3)
+    return rows.clamp(-E4M3_MAX, E4M3_MAX).to(E4M3).view(torch.uint8)
