@@ -237,7 +237,12 @@ def test_only_asked_for_is_it_emulated() -> None:
     [
         (lambda m: "vgg", lambda x: [x], {}, ["model:", "str", "torch.nn.Module"]),
         (lambda m: m.train(), lambda x: [x], {}, ["model:", "training mode", "eval mode"]),
-        (lambda m: m[:2].eval(), lambda x: [x], {}, ["model:", "without convolutions", "16 or more"]),
+        (
+            lambda m: m[:2].eval(),
+            lambda x: [x],
+            {},
+            ["model:", "without convolutions", "16 or more"],
+        ),
         (lambda m: nn.Sequential(*m).eval(), lambda x: [x], {}, ["model:", "without convolutions"]),
         (lambda m: m.double(), lambda x: [x], {}, ["model:", "float64 in 0.weight", "bfloat16"]),
         (lambda m: m, lambda x: [], {}, ["calibration:", "no values before 2", "one or more"]),
