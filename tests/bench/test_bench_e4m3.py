@@ -1,4 +1,4 @@
-"""--dtype e4m3: who gets it, what its checks catch, and a tiny run, emulated where no GPU has it."""
+"""--dtype e4m3: who gets it, what its checks catch, and a tiny run, emulated on the CPU."""
 
 from __future__ import annotations
 
@@ -49,9 +49,9 @@ def test_refused_for_layers_and_training(
         options._check_e4m3(gpu, None)
     monkeypatch.setattr(options.e4m3, "why_not", lambda device: None)
     options._check_e4m3(gpu, None)
-    with pytest.raises(options.InputError, match="^--layers: got it with --dtype e4m3"):
+    with pytest.raises(options.InputError, match=r"^--layers: got it with --dtype e4m3"):
         options._check_e4m3(replace(gpu, layers_only=True), None)
-    with pytest.raises(options.InputError, match="^--train-batch: got it with --dtype e4m3"):
+    with pytest.raises(options.InputError, match=r"^--train-batch: got it with --dtype e4m3"):
         options._check_e4m3(gpu, "4")
 
 

@@ -7,13 +7,15 @@ from math import prod
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 from triton_cases import GPU
 from vggfast.kernels import tiles
 
 from vggfast import BackendError, ops, reference
 from vggfast.backends import e4m3 as served
 from vggfast.configs import conv_layers
+from vggfast.nn import FusedSequential
+from vggfast.quantization import emulated, quantize
 
 E4M3 = torch.float8_e4m3fn
 HOPPER = not GPU or torch.cuda.get_device_capability()[0] in (9, 10, 11)
@@ -179,6 +181,30 @@ def test_layers_side_by_side_and_no_image(device: torch.device) -> None:
             assert_right(z, y, v, *rest, False, False)
             again = ops.conv3x3_e4m3(y, v, *rest, dtype=torch.float32)
             assert torch.equal(z, again)
+
+
+@hopper
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16], ids=str)
+def test_a_quantized_network_is_what_its_emulation_says(
+    dtype: torch.dtype, device: torch.device
+) -> None:
+    """A number on the edge between two e4m3 numbers may fall on either side; few do."""
+    parts: list[nn.Module] = []
+    for c_in, c_out in ((3, 16), (16, 40), (40, 20), (20, 7)):
+        parts += [nn.Conv2d(c_in, c_out, 3, padding=1), nn.ReLU()]
+    parts.insert(4, nn.MaxPool2d(2))
+    model = FusedSequential(*parts).eval().to(device, dtype)
+    x = torch.randn(2, 3, 10, 9).to(device, dtype)
+    q = quantize(model, [torch.randn(4, 3, 10, 9)])
+    with torch.no_grad():
+        y, again, plain = q(x), q(x), model(x).double()
+        with emulated():
+            want = q(x).double()
+    assert y.dtype is dtype
+    assert torch.equal(y, again)
+    error, moved = ((t - want).norm() / want.norm() for t in (y.double(), plain))
+    assert error < (0.3 * moved if GPU else 0.02 * moved)
+    assert 0.005 < moved < 0.1
 
 
 @pytest.mark.skipif(GPU, reason="about machines without a GPU")
