@@ -33,7 +33,7 @@ def parser(dtypes: Sequence[str]) -> argparse.ArgumentParser:
     p.add_argument(
         "--dtype",
         help=f"{', '.join(dtypes)} (CPU: fp32, GPU: bf16). e4m3 is bf16 with the 3x3 convolutions "
-        "of ours in e4m3: inference alone, on a GPU of compute capability 9.0 to 11.x",
+        "of ours in e4m3: inference alone, on a GPU of compute capability 9.0",
     )
     p.add_argument(
         "--weights",

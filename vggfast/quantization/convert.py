@@ -32,7 +32,7 @@ def quantize(
     result. Batch normalisation is folded into the weights. What it costs in accuracy:
     docs/numerics.md; ``vggfast.quantization.compare`` tells for a model of one's own.
 
-    The kernels need a GPU of compute capability 9.0 to 11.x; quantizing does not. Casts such as
+    The kernels need a GPU of compute capability 9.0 or more; quantizing does not. Casts such as
     ``.to(torch.bfloat16)`` leave e4m3 numbers and scales as they are.
 
     Args:
