@@ -1,6 +1,7 @@
 """Hand-written Triton kernels of VGG: 3x3 convolution with its epilogue, 2x2 max-pool, gradients.
 
-conv3x3.py, split3x3.py, dgrad3x3.py, wgrad3x3.py, first3x3.py, pool2x2.py, linear.py, pack3x3.py
+conv3x3.py, split3x3.py, dgrad3x3.py, wgrad3x3.py, first3x3.py, pool2x2.py, linear.py, pack3x3.py,
+e4m3.py
                          the kernels: mathematics, layouts, nothing about launching
 launch/                  their host side, one file a pass: lays out memory, chooses tiles, launches
 gluon3x3.py              the convolution once more in Gluon, for Hopper

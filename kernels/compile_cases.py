@@ -266,6 +266,39 @@ def element_cases(arch: int, dtype: str) -> Iterator[Case]:
         yield Case(name, kernel, arch, 16 if dtype != "fp32" else 32, types, dict(constants))
 
 
+def e4m3_cases(tile: tiles.Tile, every: bool) -> Iterator[Case]:
+    """The e4m3 convolution to e4m3 with a pool; to bfloat16 and without a pool for the widest."""
+    (ni, th, tw), bc = tile.box, tile.bc
+    variants = [(True, "fp8e4nv")]
+    if every or (bc == 128 and tile.bk == 128 and ni == 1):
+        variants += [(False, "fp8e4nv"), (True, "bf16")]
+    for pool, out in variants:
+        stored = (ni, th // 2, tw // 2) if pool else tile.box
+        types = {
+            "x_desc": _operand(tile, "fp8e4nv", *tile.box, tile.bk),
+            "w_desc": _operand(tile, "fp8e4nv", bc, tile.bk),
+            "scale_ptr": "*fp32",
+            "shift_ptr": "*fp32",
+            "y_desc": _operand(tile, out, *stored, bc),
+            **_sizes("QI", "C_out", "tiles_h", "tiles_w"),
+        }
+        constants: dict[str, Any] = {
+            "NI": ni, "TH": th, "TW": tw, "BC": bc, "BK": tile.bk, "RELU": True, "POOL": pool,
+        }  # fmt: skip
+        yield Case(
+            f"{tile.name}_{'pool' if pool else 'relu'}_{out}", "e4m3.conv3x3_e4m3_kernel",
+            tile.arch, tile.bits, types, constants, tile.warps, tile.stages, True,
+        )  # fmt: skip
+
+
+def quantize_case() -> Case:
+    types = {"x_ptr": "*bf16", "scale_ptr": "*fp32", "y_ptr": "*fp8e4nv"}
+    types.update(_sizes("rows", "C", "C_PAD"))
+    return Case(
+        "quantize_e4m3_sm90_bf16", "e4m3.quantize_e4m3_kernel", 90, 16, types, {"BR": 64, "BC": 64}
+    )
+
+
 def linear_cases(arch: int) -> Iterator[Case]:
     """The fully connected layer for a few images, with the constants of launch/linear.py."""
     for dtype, bk, precision in (("bf16", 128, "ieee"), ("fp32", 64, "tf32x3")):
@@ -306,6 +339,8 @@ def cases(every: bool = False) -> Iterator[Case]:
             yield case(tile, other, "relu")
             if every and case is first_wgrad_case:
                 yield case(tile, other, "dz")
+        elif tile.kernel == "e4m3":
+            yield from e4m3_cases(tile, every)
         elif tile.bits == 32:
             for precision in ("ieee",) if tile.ieee else ("tf32", "tf32x3"):
                 if tile.kernel == "wgrad":
@@ -332,3 +367,4 @@ def cases(every: bool = False) -> Iterator[Case]:
     for arch in ARCHES:
         yield from element_cases(arch, "bf16")
         yield from linear_cases(arch)
+    yield quantize_case()

@@ -7,9 +7,11 @@ prints a row per compiled kernel and exits 1 if a gate fails:
 - shared memory fits: 232448 bytes on sm_90; 101376 on sm_80, which is what sm_86, sm_89 and sm_120
   have, so that the same entries serve them (sm_80 itself has 166912);
 - nothing spills: a stack of 0 bytes, and no LDL or STL in the GEMMs;
-- 16-bit and TF32 products run on tensor cores: HGMMA on sm_90, HMMA on sm_80;
+- 16-bit and TF32 products run on tensor cores: HGMMA on sm_90, HMMA on sm_80; e4m3's: QGMMA;
 - operands are copied in the background: UTMALDG (TMA) on sm_90, LDGSTS on sm_80;
-- in fprop and dgrad on sm_90 no operand passes through registers: no LDSM before the last HGMMA;
+- in fprop and dgrad on sm_90 no operand passes through registers: no LDSM before the last HGMMA or
+  QGMMA;
+- e4m3 products follow each other without waiting: the instructions of a step form one group;
 - a Gluon kernel has products of 64 x 256 and no LDSM at all, stores by TMA (UTMASTG), and moves
   registers between its warpgroups (USETMAXREG); what its source leaves to the compiler is there
   (``disorder``).
@@ -51,8 +53,8 @@ from .compile_cases import Case, cases
 SHARED_LIMIT = {80: 101376, 90: 232448}
 REGISTERS = 65536  # of a multiprocessor, shared out in units of 8 a thread
 COUNTED = (
-    "HGMMA", "HMMA", "FFMA", "LDSM", "LDL", "STL", "SHFL", "UTMALDG", "UTMASTG", "LDGSTS",
-    "USETMAXREG",
+    "QGMMA", "HGMMA", "HMMA", "FFMA", "LDSM", "LDL", "STL", "SHFL", "UTMALDG", "UTMASTG",
+    "LDGSTS", "USETMAXREG",
 )  # fmt: skip
 _TOOLS = Path(triton.__file__).parent / "backends" / "nvidia" / "bin"
 
@@ -69,6 +71,7 @@ class Facts:
     counts: dict[str, int]
     early_ldsm: int  # LDSM before the last tensor-core instruction
     shapes: set[str]  # of the HGMMA, such as 64x256x16
+    groups: int  # groups of QGMMA: the instructions of one run together
     failures: list[str] = field(default_factory=list)
 
 
@@ -115,12 +118,21 @@ def _inspect(case: Case, cubin: bytes, shared: int, seconds: float) -> Facts:
         sass = _tool("nvdisasm", "-ndf", "-c", str(path)) if case.is_gemm else ""
     found = dict(re.findall(r"(REG|STACK):(\d+)", usage))
     stream = re.findall(r"\b(" + "|".join(COUNTED) + r")\b", sass)
-    mma = [i for i, op in enumerate(stream) if op in ("HGMMA", "HMMA")]
+    mma = [i for i, op in enumerate(stream) if op in ("QGMMA", "HGMMA", "HMMA")]
     early = stream[: mma[-1]].count("LDSM") if mma else 0
     counts = {op: stream.count(op) for op in COUNTED}
     shapes = set(re.findall(r"\bHGMMA\.(\w+)", sass))
+    groups = len(re.findall(r"\bQGMMA\b.*\bgsb0\b", sass))
     return Facts(
-        case.name, shared, int(found["REG"]), int(found["STACK"]), seconds, counts, early, shapes
+        case.name,
+        shared,
+        int(found["REG"]),
+        int(found["STACK"]),
+        seconds,
+        counts,
+        early,
+        shapes,
+        groups,
     )
 
 
@@ -171,6 +183,7 @@ def _failures(case: Case, facts: Facts) -> Iterator[str]:
     if resident < case.resident:
         yield f"{resident} programs on a multiprocessor < {case.resident}"
     mma, copy = {80: ("HMMA", "LDGSTS"), 90: ("HGMMA", "UTMALDG")}[case.arch]
+    mma = "QGMMA" if case.bits == 8 else mma
     precision = case.constants.get("PRECISION", "ieee") if case.bits == 32 else "tensor cores"
     if precision != "ieee" and not counts[mma]:
         yield f"no {mma}"
@@ -184,6 +197,8 @@ def _failures(case: Case, facts: Facts) -> Iterator[str]:
     direct = precision != "tf32x3" and "wgrad3x3" not in case.kernel
     if case.arch == 90 and direct and facts.early_ldsm:
         yield f"{facts.early_ldsm} LDSM before the last {mma}"
+    if case.bits == 8 and facts.groups > 1:  # a step is unrolled once
+        yield f"{facts.groups} groups of {mma}: each instruction waits for the last"
     if case.registers is not None:
         if facts.shapes != {"64x256x16"}:
             yield f"HGMMA of {sorted(facts.shapes)}, not 64x256x16"

@@ -16,6 +16,7 @@ from . import _interpreter
 from .conv3x3 import conv3x3_fprop_kernel
 from .launch import first
 from .launch.dgrad import dgrad
+from .launch.e4m3 import conv3x3_e4m3, quantize_e4m3
 from .launch.fprop import fprop
 from .launch.gpu import on
 from .launch.linear import linear
@@ -27,7 +28,8 @@ from .launch.wgrad import wgrad
 
 __all__ = [
     "INTERPRETED", "Held", "changed", "conv3x3", "conv3x3_backward", "conv3x3_chain_step",
-    "conv3x3_dz", "kept_bytes", "linear", "maxpool2x2", "maxpool2x2_backward", "serves_linear",
+    "conv3x3_dz", "conv3x3_e4m3", "kept_bytes", "linear", "maxpool2x2", "maxpool2x2_backward",
+    "quantize_e4m3", "serves_linear",
 ]  # fmt: skip
 
 # Triton decides at import whether its kernels are compiled or interpreted (TRITON_INTERPRET=1).

@@ -1,9 +1,10 @@
 """The tiles there are (tiles.json) and the rule that chooses one by shape, dtype and architecture.
 
-An entry serves one kernel ("fprop", which is dgrad too, a chain's included, "wgrad", or the first
-layer's "first" and "first_wgrad") on one generation (90: Hopper and data-centre Blackwell, by TMA;
-80: the rest from Ampere on) at one width (16 or 32 bits). Its tile is a box of images x rows x
-columns of pixels, ``bc`` output and ``bk`` input channels.
+An entry serves one kernel ("fprop", which is dgrad too, a chain's included, "wgrad", the first
+layer's "first" and "first_wgrad", or "e4m3") on one generation (90: Hopper and data-centre
+Blackwell, by TMA; 80: the rest from Ampere on) at one width (16 or 32 bits; 8 for e4m3, on 90
+alone). Its tile is a box of images x rows x columns of pixels, ``bc`` output and ``bk`` input
+channels.
 
 Entries of form "gluon" are for gluon3x3.py (fprop on Hopper): ``stages`` is then how many x buffers
 there are at most, and ``warps`` counts all of them. The rule never takes one, as none was measured.
@@ -58,7 +59,7 @@ class Tile:
     @property
     def shared(self) -> int:
         """Bytes of shared memory that the pipeline of loads takes."""
-        rows = prod(self.box) * self.bk + self.bc * self.bk  # fprop: x and w
+        rows = prod(self.box) * self.bk + self.bc * self.bk  # fprop, e4m3: x and w
         if self.kernel == "wgrad":
             rows = prod(self.box) * (self.bc + self.taps * self.bk)  # dz and x
         return self.stages * rows * self.bits // 8

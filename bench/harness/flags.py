@@ -30,7 +30,11 @@ def parser(dtypes: Sequence[str]) -> argparse.ArgumentParser:
         "the largest is also the training batch (CPU: 4; GPU: 256, or the half that fits)",
     )
     p.add_argument("--train-batch", help="images per training step (as said under --batch)")
-    p.add_argument("--dtype", help=f"{', '.join(dtypes)} (CPU: fp32, GPU: bf16)")
+    p.add_argument(
+        "--dtype",
+        help=f"{', '.join(dtypes)} (CPU: fp32, GPU: bf16). e4m3 is bf16 with the 3x3 convolutions "
+        "of ours in e4m3: inference alone, on a GPU of compute capability 9.0",
+    )
     p.add_argument(
         "--weights",
         help=f"how ours stores FC weights: {', '.join(backends.WEIGHTS)} (fp32). bf16 is for "

@@ -54,13 +54,15 @@ class Row:
 
 def passes(options: Options) -> tuple[str, ...]:
     """All three on a GPU or with --layers; else a CPU's minutes go to networks first."""
-    if options.stores_bf16:  # for inference
+    if options.inference_only:
         return PASSES[:1]
     return PASSES if options.on_gpu or options.layers_only else PASSES[:1]
 
 
 def batches(options: Options) -> tuple[int, ...]:
-    """Every batch of the run; with --quick the smallest alone."""
+    """Every batch of the run; with --quick the smallest alone, with --dtype e4m3 none."""
+    if options.quantizes:
+        return ()
     return options.batches[:1] if options.quick else options.batches
 
 

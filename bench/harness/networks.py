@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import vggfast
+from harness import e4m3
 from harness.clock import Clock
 from harness.contest import GRAPH, OURS, Contender, Outcome, Rounds, contest
 from harness.endtoend import spread_biases
@@ -101,20 +102,20 @@ def given(model: vggfast.VGG, x: Tensor, options: Options) -> Given:
     return Given(options.net, options.crop, state, x, options.threads, patient)
 
 
-def inference_form(model: vggfast.VGG, options: Options) -> None:
-    """Give the model the run's dtype, or store its FC weights as the run does."""
+def inference_form(model: vggfast.VGG, options: Options) -> nn.Module:
+    """Give the model the run's dtype, or store its FC weights as the run does; what is timed."""
     if options.stores_bf16:
-        vggfast.store_weights(model.eval(), options.weights)
-    else:
-        model.to(options.dtype)
+        return vggfast.store_weights(model.eval(), options.weights)
+    model.to(options.dtype)
+    return e4m3.quantized(model, options) if options.quantizes else model
 
 
-def ours(model: vggfast.VGG, x: Tensor) -> Callable[[], Tensor]:
+def ours(model: nn.Module, x: Tensor) -> Callable[[], Tensor]:
     """Our forward pass."""
     return no_grad(model.eval(), laid_out(x, True))
 
 
-def graphed(model: vggfast.VGG, x: Tensor, known: Oracle) -> list[Contender]:
+def graphed(model: nn.Module, x: Tensor, known: Oracle) -> list[Contender]:
     """Ours as a CUDA graph, on a GPU at batch 1, where launches may take longer than kernels.
 
     Raises:
@@ -132,10 +133,13 @@ def graphed(model: vggfast.VGG, x: Tensor, known: Oracle) -> list[Contender]:
 
 def check(model: vggfast.VGG, batch: int, options: Options) -> tuple[Check, Oracle]:
     """Ours on the very call that will be timed; and what the peers will be held against."""
-    inference_form(model, options)
+    run = inference_form(model, options)
     x = images(batch, options, options.dtype)
     found = oracle(model.state_dict(), x, options)
-    return found.check(ours(model, x)(), batch, options.size), found
+    y = ours(run, x)()
+    if options.quantizes:
+        return e4m3.check(run, y, x, found), found
+    return found.check(y, batch, options.size), found
 
 
 def rounding(batch: int, options: Options, known: Oracle) -> float:
@@ -156,15 +160,15 @@ def infer(
     known: Oracle,
 ) -> NetworkResult:
     """Time inference in the run's dtype; ``compiled`` says why torch.compile is left out, if so."""
-    inference_form(model, options)
+    run = inference_form(model, options)
     x = images(batch, options, options.dtype)
     peers = chosen(options.peers, on_gpu=options.on_gpu)
     found = prepare(
         peers, given(model, x, options), known, _left_out(options, rounds, compiled), tick
     )
     contenders = [
-        Contender(OURS, ours(model, x)),
-        *graphed(model, x, known),
+        Contender(OURS, ours(run, x)),
+        *graphed(run, x, e4m3.held(run, x, known) if options.quantizes else known),
         *found.contenders,
     ]
     outcome = contest(contenders, clock, _rest(rounds, found.seconds), tick)

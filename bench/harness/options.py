@@ -12,8 +12,12 @@ import torch
 
 from harness import flags, peers
 from vggfast import BackendError, InputError, backends, configs
+from vggfast.backends import e4m3
 
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+# e4m3: the network is in bf16, and ours has its convolutions quantised.
+DTYPES = {
+    "fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16, "e4m3": torch.bfloat16,
+}  # fmt: skip
 RESULTS = Path(__file__).resolve().parent.parent / "results"
 SMALLEST_SIZE = configs.DOWNSAMPLING  # five 2x2 pools leave one pixel
 
@@ -50,9 +54,23 @@ class Options:
         return self.weights == "bf16"
 
     @property
+    def quantizes(self) -> bool:
+        return self.dtype_name == "e4m3"
+
+    @property
+    def inference_only(self) -> bool:
+        return self.stores_bf16 or self.quantizes
+
+    @property
+    def plain_dtype_name(self) -> str:
+        """The dtype of the baselines."""
+        return "bf16" if self.quantizes else self.dtype_name
+
+    @property
     def dtype_told(self) -> str:
-        """For titles: the dtype, and the weights that ours stores in another."""
-        return self.dtype_name + (", vggfast's FC weights bf16" if self.stores_bf16 else "")
+        """For titles: the dtype, and what of ours is in another."""
+        told = self.plain_dtype_name + (", vggfast's FC weights bf16" if self.stores_bf16 else "")
+        return told + (", vggfast's 3x3 convolutions e4m3" if self.quantizes else "")
 
     @property
     def dtype(self) -> torch.dtype:
@@ -94,10 +112,11 @@ def parse(argv: Sequence[str]) -> Options:
     )
     allowed_threads = os.cpu_count() or 1
     threads = _number("--threads", given.threads, 1, 4 * allowed_threads)
+    trains = weights == "fp32" and dtype_name != "e4m3"
     options = Options(
         net=net,
         batches=batches,
-        train_batch=train_batch if given.train and not given.layers and weights == "fp32" else 0,
+        train_batch=train_batch if given.train and not given.layers and trains else 0,
         dtype_name=dtype_name,
         device=device,
         backend=None if given.backend in (None, "auto") else given.backend,
@@ -116,6 +135,8 @@ def parse(argv: Sequence[str]) -> Options:
     )
     if options.stores_bf16:
         _check_weights(options, given.train_batch)
+    if options.quantizes:
+        _check_e4m3(options, given.train_batch)
     _check_extras(options)
     _check_backend(options)
     _check_writable(options.out)  # last: bad input elsewhere leaves no folder behind
@@ -157,6 +178,21 @@ def _check_weights(options: Options, train_batch: str | None) -> None:
             f"--train-batch: got {train_batch!r} with --weights bf16, allowed is none: nothing is "
             "trained then"
         )
+
+
+def _check_e4m3(options: Options, train_batch: str | None) -> None:
+    """e4m3 is for inference of whole networks on a GPU that has it."""
+    why = e4m3.why_not(options.device) if options.on_gpu else "it needs an NVIDIA GPU"
+    if why is not None:
+        raise InputError(
+            f"--dtype: got 'e4m3' on {options.device}, allowed are fp32, bf16, fp16 ({why})"
+        )
+    for name, got in (("--layers", options.layers_only), ("--train-batch", train_batch)):
+        if got:
+            raise InputError(
+                f"{name}: got it with --dtype e4m3, allowed is none: e4m3 is for inference, and "
+                "timed as a network"
+            )
 
 
 def _check_extras(options: Options) -> None:

@@ -8,7 +8,7 @@ import os
 import re
 import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
 
@@ -19,6 +19,7 @@ from harness.memory import MemoryResult
 from harness.networks import NetworkResult
 from harness.numerics import RULE, Check
 from harness.options import Options
+from vggfast.quantization import Cost
 
 SCHEMA = 1  # raised when a field changes its meaning
 
@@ -35,6 +36,7 @@ class Record:
     same: str | None = None  # set where ours runs the baseline's own kernels
     checks: list[Check] = field(default_factory=list)
     rounding: float | None = None  # how far storing the weights in bfloat16 moves the logits
+    quantization: dict[int, Cost] = field(default_factory=dict)  # what e4m3 costs, by batch
     ceilings: Ceilings | None = None
     networks: list[NetworkResult] = field(default_factory=list)
     rows: list[Row] = field(default_factory=list)
@@ -95,6 +97,9 @@ class Record:
             "numerics": {
                 "rule": RULE, "passed": all(k.passed for k in self.checks),
                 "rounding_of_weights": self.rounding,
+                "cost_of_e4m3": [
+                    {"batch": b, **asdict(c)} for b, c in self.quantization.items()
+                ],
                 "checks": [k.as_dict() for k in self.checks],
             },
             "ceilings": None if c is None else {

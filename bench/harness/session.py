@@ -13,6 +13,7 @@ from rich.console import Console
 import vggfast
 from harness import (
     ceilings,
+    e4m3,
     endtoend,
     extras,
     layers,
@@ -39,6 +40,7 @@ LIMITS = {("cpu", False): 205.0, ("cpu", True): 48.0, ("gpu", False): 470.0, ("g
 # torch.compile of VGG-E on a busy 2-core machine took 57 s; then the least rounds of the rest.
 COMPILE_SECONDS = {"cpu": 60.0, "gpu": 40.0}
 REST_SECONDS = {"cpu": 60.0, "gpu": 20.0}
+QUICK_LAYERS = "--quick times one batch per layer"
 SMALLEST_FLOP = 10**9  # FC layers move bytes: they take longer than their few operations say
 
 
@@ -102,6 +104,8 @@ class _Session:
                 checks += small
                 if self.options.stores_bf16 and g.layer.op == "linear":
                     checks += numerics.check_stored(g, self.options)
+                if self.options.quantizes:
+                    checks += e4m3.check_layer(g, self.options)
                 # An FC layer has its real sums on the small map too, and gigabytes of weights here.
                 if g.layer.op != "linear" or not self.options.quick:
                     checks += numerics.check_real(g, self.options, small)
@@ -127,12 +131,17 @@ class _Session:
         self.console.print(f"numerics: {len(checks)} checks passed")
         if self.record.rounding is not None:
             self.console.print(tables.rounding(self.record), highlight=False, soft_wrap=True)
+        if self.record.quantization:
+            self.console.print(tables.quantization(self.record), highlight=False, soft_wrap=True)
 
     def _check_timed_call(self, batch: int) -> None:
         """Ours on the images it will be timed on; a batch that does not fit is said later."""
         try:
             check, self.oracles[batch] = networks.check(self.model, batch, self.options)
             self.record.checks.append(check)
+            if self.options.quantizes:
+                x = networks.images(batch, self.options, self.options.dtype)
+                self.record.quantization[batch] = e4m3.cost(self.model, x, self.options)
         except torch.OutOfMemoryError as error:
             what = f"numerics, timed call, batch {batch}"
             self.record.skipped.append((what, one_line(error)))
@@ -149,9 +158,12 @@ class _Session:
         if o.stores_bf16:
             what = "dgrad and wgrad of layers" if o.layers_only else "training"
             self.record.skipped.append((what, "--weights bf16 is for inference"))
+        if o.quantizes:
+            self.record.skipped.append(("training", "--dtype e4m3 is for inference"))
         left_out = set(o.batches) - set(layers.batches(o))
         for b in sorted(left_out):
-            self.record.skipped.append((f"layers, batch {b}", "--quick times one batch per layer"))
+            why = "--dtype e4m3 is timed as a network" if o.quantizes else QUICK_LAYERS
+            self.record.skipped.append((f"layers, batch {b}", why))
         for b, _, g in jobs:
             self.budget.plan(_layer_weight(g, b))
         for kind, b in runs:

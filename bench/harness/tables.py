@@ -51,6 +51,16 @@ def rounding(record: Record) -> str:
     )
 
 
+def quantization(record: Record) -> str:
+    """What e4m3 costs on random weights and images, batch by batch."""
+    found = "; ".join(
+        f"batch {b}: logits moved by {c.relative_error:.1e}, top-1 the same for "
+        f"{100 * c.top1_agreement:.0f} % of {c.images} images"
+        for b, c in record.quantization.items()
+    )
+    return f"e4m3 against the same network in bf16 (random weights and images): {found}"
+
+
 def _worst(checks: list[Check]) -> str:
     worst = max(checks, key=lambda c: c.error.rel / c.bound)
     text = f"{worst.error.rel:.1e} ({worst.baseline:.1e})"
@@ -207,7 +217,7 @@ def show(record: Record, console: Console) -> None:
     c = record.ceilings
     if c is not None:
         console.print(
-            f"ceilings measured with torch: GEMM {c.gemm_size}³ {record.options.dtype_name} "
+            f"ceilings measured with torch: GEMM {c.gemm_size}³ {record.options.plain_dtype_name} "
             f"{c.gemm_tflops:.3g} TFLOP/s, 3x3 convolution {c.conv_tflops:.3g} TFLOP/s, copy "
             f"{c.copy_gbps:.3g} GB/s (read + write); the roof is the larger TFLOP/s. All count the "
             "direct algorithm's operations, so Winograd may pass it"

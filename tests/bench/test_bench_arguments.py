@@ -20,7 +20,7 @@ BAD = [
     (["--batch", "1,0"], "--batch: got '0'"),
     (["--batch", "1,,2"], "--batch: got ''"),
     (["--batch", "many"], "--batch: got 'many'"),
-    (["--dtype", "int8"], "--dtype: got 'int8', allowed are fp32, bf16, fp16"),
+    (["--dtype", "int8"], "--dtype: got 'int8', allowed are fp32, bf16, fp16, e4m3"),
     (["--device", "tpu"], "--device: got 'tpu', allowed are cpu"),
     (["--backend", "mkl"], "--backend: got 'mkl', allowed are auto, eager"),
     (["--threads", "0"], "--threads: got '0', allowed are whole numbers from 1"),

@@ -7,6 +7,7 @@ functions here add what a caller wants: defaults, argument checks, one result.
 from vggfast.ops.chain import conv3x3_chain, fuses_chains
 from vggfast.ops.conv1x1 import conv1x1
 from vggfast.ops.conv3x3 import conv3x3
+from vggfast.ops.e4m3 import conv3x3_e4m3, quantize_e4m3
 from vggfast.ops.linear import linear
 from vggfast.ops.lrn import lrn
 from vggfast.ops.maxpool2x2 import maxpool2x2
@@ -15,8 +16,10 @@ __all__ = [
     "conv1x1",
     "conv3x3",
     "conv3x3_chain",
+    "conv3x3_e4m3",
     "fuses_chains",
     "linear",
     "lrn",
     "maxpool2x2",
+    "quantize_e4m3",
 ]
