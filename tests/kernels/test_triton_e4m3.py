@@ -126,7 +126,9 @@ def test_vgg_layers_fit_their_tiles() -> None:
 def test_gates_of_the_machine_code_can_fail() -> None:
     case_ = next(compile_cases.e4m3_cases(ENTRIES[0], False))
     counts = dict.fromkeys(compile_check.COUNTED, 0)
-    facts = compile_check.Facts("e4m3", 0, 0, 0, 0.0, {**counts, "HGMMA": 4, "UTMALDG": 8}, 2, 4)
+    facts = compile_check.Facts(
+        "e4m3", 0, 0, 0, 0.0, {**counts, "HGMMA": 4, "UTMALDG": 8}, 2, set(), 4
+    )
     assert list(compile_check._failures(case_, facts)) == [
         "no QGMMA",
         "2 LDSM before the last QGMMA",
