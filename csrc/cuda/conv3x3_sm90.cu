@@ -1,0 +1,186 @@
+// The 3x3 convolution for Hopper: see docs/design.md, "CUDA convolution". Index arithmetic:
+// common/conv3x3_sm90_layout.h.
+#include "cuda/conv3x3_sm90.h"
+
+#include <cuda_runtime.h>
+
+#include "cuda/conv3x3_sm90_epilogue.cuh"
+#include "cuda/conv3x3_sm90_pipeline.cuh"
+#include "cuda/tensor_map.h"
+
+namespace vggfast {
+namespace sm90 {
+namespace {
+
+constexpr int THREADS = 128 * (1 + WARPGROUPS);
+
+// The rows of staged outputs by position, and the zeros behind x.
+__device__ __forceinline__ void prepare(const Plan& p, char* shared, uint16_t* rows) {
+  for (int i = threadIdx.x; i < p.columns + 8; i += THREADS) {
+    rows[i] = static_cast<uint16_t>(i < p.columns ? staged_row(p, i) : DROPPED);
+  }
+  const int bytes = p.zeroed * (p.form == SLABS ? CHUNK : ROW);
+  for (int stage = 0; stage < X_STAGES; ++stage) {
+    char* behind = shared + stage * p.x_stage_bytes + positions(p) * ROW;
+    for (int i = 4 * threadIdx.x; i < bytes; i += 4 * THREADS) {
+      *reinterpret_cast<uint32_t*>(behind + i) = 0;
+    }
+  }
+  writes_visible();
+}
+
+template <int N, Half TYPE>
+__global__ __launch_bounds__(THREADS, 1) void conv3x3(const __grid_constant__ CUtensorMap x_map,
+                                                      const __grid_constant__ CUtensorMap y_map,
+                                                      const __grid_constant__ Plan p,
+                                                      const uint16_t* packed, Outputs out) {
+  extern __shared__ __align__(1024) char shared[];
+  const uint32_t base = shared_address(shared);
+  if (base % 1024 != 0) __trap();  // the swizzles count on it
+  uint16_t* rows = reinterpret_cast<uint16_t*>(shared + p.table_at);
+  if (threadIdx.x == 0) {
+    prefetch_map(&x_map);
+    if (!out.pool) prefetch_map(&y_map);
+    barriers_init(p, base);
+  }
+  prepare(p, shared, rows);
+  __syncthreads();
+  cluster_sync();
+
+  const int rank = cluster_rank(), first = blockIdx.x / p.cluster, step = gridDim.x / p.cluster;
+  const int group = __shfl_sync(0xFFFFFFFF, threadIdx.x / 128, 0);
+  if (group == WARPGROUPS) {
+    registers_give_back<PRODUCER_REGISTERS>();
+    if (threadIdx.x == 128 * WARPGROUPS) load_x(p, &x_map, base, first, step, rank);
+    if (threadIdx.x == 128 * WARPGROUPS + 32) load_w(p, packed, base, first, step, rank);
+    __syncwarp();
+  } else {
+    registers_take<CONSUMER_REGISTERS>();
+    Ring x = x_ring(p, base), w = w_ring(p, base);
+    float d[N / 2];
+    for (int unit = first; unit < p.units; unit += step) {
+      multiply<N, TYPE>(p, x, w, group, d);
+      finish<N, TYPE>(p, out, &y_map, place(p, unit, rank), group, d,
+                      shared + p.staging_at + group * p.staging_bytes, rows);
+    }
+    if (threadIdx.x % 128 == 0) stores_done();
+    __syncwarp();
+  }
+  // A block must not end while the other one still writes into it or arrives at its barriers.
+  cluster_sync();
+}
+
+__global__ void pack(const uint16_t* __restrict__ w, uint16_t* __restrict__ packed, WeightShape shape,
+                     long total, bool rotated) {
+  for (long i = blockIdx.x * long{256} + threadIdx.x; i < total; i += long{gridDim.x} * 256) {
+    packed[i] = w[packed_source(shape, i, rotated)];
+  }
+}
+
+using Kernel = void (*)(CUtensorMap, CUtensorMap, Plan, const uint16_t*, Outputs);
+
+template <Half TYPE>
+Kernel kernel_of(int columns) {
+  switch (columns) {
+    case 64: return conv3x3<64, TYPE>;
+    case 128: return conv3x3<128, TYPE>;
+    case 208: return conv3x3<208, TYPE>;
+    case 216: return conv3x3<216, TYPE>;
+    case 224: return conv3x3<224, TYPE>;
+    case 232: return conv3x3<232, TYPE>;
+  }
+  return nullptr;
+}
+
+TensorMapShape x_shape(const Plan& p) {
+  const cuuint64_t n = p.n, h = p.h, w = p.w, c = p.c_in, pixel = 2 * c;
+  const cuuint32_t width = p.pitch, rows = p.box_rows, images = p.images;
+  if (p.form == SLABS) {
+    return {5, {8, w, h, n, c / 8}, {pixel, w * pixel, h * w * pixel, CHUNK},
+            {8, width, rows, images, K_BLOCK / 8}, false};
+  }
+  return {4, {c, w, h, n}, {pixel, w * pixel, h * w * pixel}, {K_BLOCK, width, rows, images}, true};
+}
+
+TensorMapShape y_shape(const Plan& p) {
+  const cuuint64_t n = p.n, h = p.h, w = p.w, c = p.c_out, pixel = 2 * c;
+  return {4, {c, w, h, n}, {pixel, w * pixel, h * w * pixel},
+          {64, static_cast<cuuint32_t>(p.width), static_cast<cuuint32_t>(p.part_rows),
+           static_cast<cuuint32_t>(p.images)}, true};
+}
+
+const char* text(cudaError_t error) {
+  return error == cudaSuccess ? nullptr : cudaGetErrorString(error);
+}
+
+const char* launch(Kernel kernel, const Plan& p, int multiprocessors, const CUtensorMap& x_map,
+                   const CUtensorMap& y_map, const uint16_t* packed, const Outputs& out,
+                   void* stream) {
+  const cudaError_t sized = cudaFuncSetAttribute(
+      reinterpret_cast<const void*>(kernel), cudaFuncAttributeMaxDynamicSharedMemorySize,
+      p.shared_bytes);
+  if (sized != cudaSuccess) return text(sized);
+  const int at_once = multiprocessors / p.cluster, clusters = p.units < at_once ? p.units : at_once;
+  cudaLaunchAttribute attribute{};
+  attribute.id = cudaLaunchAttributeClusterDimension;
+  attribute.val.clusterDim.x = p.cluster;
+  attribute.val.clusterDim.y = attribute.val.clusterDim.z = 1;
+  cudaLaunchConfig_t config{};
+  config.gridDim = dim3(clusters * p.cluster);
+  config.blockDim = dim3(THREADS);
+  config.dynamicSmemBytes = p.shared_bytes;
+  config.stream = static_cast<cudaStream_t>(stream);
+  config.attrs = &attribute;
+  config.numAttrs = 1;
+  const cudaError_t launched = cudaLaunchKernelEx(&config, kernel, x_map, y_map, p, packed, out);
+  return text(launched);
+}
+
+}  // namespace
+}  // namespace sm90
+
+const char* cuda_sm90_multiprocessors(int* count) {
+  int device = 0, major = 0;
+  cudaError_t error = cudaGetDevice(&device);
+  if (error == cudaSuccess) {
+    error = cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device);
+  }
+  if (error == cudaSuccess) {
+    error = cudaDeviceGetAttribute(count, cudaDevAttrMultiProcessorCount, device);
+  }
+  if (error != cudaSuccess) return cudaGetErrorString(error);
+  return major == 9 ? nullptr : "this kernel needs a GPU of compute capability 9.0";
+}
+
+const char* cuda_conv3x3(const CudaConv& call, const sm90::Problem& problem, void* stream) {
+  using namespace sm90;
+  if (problem.n == 0) return nullptr;
+  const Plan p = choose(problem);
+  if (p.units == 0) return "no tile serves this shape";
+  CUtensorMap x_map{}, y_map{};
+  const char* wrong = encode_tensor_map(&x_map, call.x, call.bf16, x_shape(p));
+  if (wrong == nullptr && !problem.pool) {
+    wrong = encode_tensor_map(&y_map, call.y, call.bf16, y_shape(p));
+  }
+  if (wrong != nullptr) return wrong;
+  const Outputs out{static_cast<const uint16_t*>(call.b), static_cast<uint16_t*>(call.y),
+                    call.argmax, call.relu, problem.pool};
+  const Kernel kernel =
+      call.bf16 ? kernel_of<Half::BF16>(p.columns) : kernel_of<Half::FP16>(p.columns);
+  return launch(kernel, p, problem.multiprocessors, x_map, y_map,
+                static_cast<const uint16_t*>(call.packed), out, stream);
+}
+
+const char* cuda_conv3x3_pack(const void* w, void* packed, long c_in, long c_out, bool rotated,
+                              void* stream) {
+  using namespace sm90;
+  const WeightShape shape{static_cast<int>(c_in), static_cast<int>(c_out), channel_block(c_out)};
+  const long total = TAPS * c_in * c_out;
+  const long blocks = (total + 255) / 256;
+  pack<<<static_cast<unsigned>(blocks < 65536 ? blocks : 65536), 256, 0,
+         static_cast<cudaStream_t>(stream)>>>(static_cast<const uint16_t*>(w),
+                                              static_cast<uint16_t*>(packed), shape, total, rotated);
+  return text(cudaGetLastError());
+}
+
+}  // namespace vggfast
