@@ -133,7 +133,9 @@ class BuildNative(build_ext):
             target.unlink()
             sys.exit(f"vggfast: registers spill in {source}:\n" + "\n".join(spills))
         # ptxas says so when it ignores setmaxnreg or makes wgmma wait for each other.
-        warned = [line for line in done.stderr.splitlines() if "setmaxnreg" in line or "wgmma" in line]
+        warned = [
+            line for line in done.stderr.splitlines() if "setmaxnreg" in line or "wgmma" in line
+        ]
         if warned:
             target.unlink()
             sys.exit(f"vggfast: nvcc warned of {source}:\n" + "\n".join(warned))

@@ -1,5 +1,5 @@
-// Index arithmetic of the 3x3 convolution for Hopper (cuda/conv3x3_sm90.cu), for device and host: the
-// kernel runs on it, and a test on the CPU follows every address through it.
+// Index arithmetic of the 3x3 convolution for Hopper (cuda/conv3x3_sm90.cu), for device and host:
+// the kernel runs on it, and a test on the CPU follows every address through it.
 //
 // A warpgroup makes 64 output channels (M) of `images` x `rows` x `width` output pixels (N). The
 // inputs of a tile lie in shared memory as a flat list of positions, with their halo, in rows of
@@ -8,14 +8,17 @@
 // positions further on: one product over consecutive positions serves a tap. Positions that are no
 // output pixel (c >= width and so on) are computed too and dropped.
 //
-// Where a tile spans the whole map, the zero column on the left of a row is also the one on the right
-// of the row before (pitch = width + 1), and the zero row above an image also the one below the image
-// before (box_rows = rows + 1). Behind the last one `zeroed` positions are kept zero by the kernel.
+// Where a tile spans the whole map, the zero column on the left of a row is also the one on the
+// right of the row before (pitch = width + 1), and the zero row above an image also the one below
+// the image before (box_rows = rows + 1). Behind the last one `zeroed` positions are kept zero by
+// the kernel.
 //
 // Two ways x can lie in shared memory (box order is what TMA writes):
-//   slabs     [8 slabs of 8 channels][position][16 bytes], wgmma's K-major layout without swizzle: core
+//   slabs     [8 slabs of 8 channels][position][16 bytes], wgmma's K-major layout without swizzle:
+//   core
 //             matrices of 8 positions x 16 bytes. A shift by a position is 16 bytes.
-//   swizzled  [position][128 bytes], 16-byte chunks exchanged as TMA's 128-byte swizzle does. A shift
+//   swizzled  [position][128 bytes], 16-byte chunks exchanged as TMA's 128-byte swizzle does. A
+//   shift
 //             by a position is 128 bytes, which starts inside the swizzle's period of 8 positions.
 #pragma once
 
@@ -28,11 +31,11 @@ namespace sm90 {
 
 enum : int {
   TAPS = 9,
-  K_BLOCK = 64,       // input channels of a block: 128 bytes
-  K_STEP = 16,        // input channels of a wgmma
-  CHUNK = 16,         // bytes of 8 channels
-  ROW = 128,          // bytes of a staged output position: 64 channels
-  WARPGROUPS = 2,     // that compute
+  K_BLOCK = 64,    // input channels of a block: 128 bytes
+  K_STEP = 16,     // input channels of a wgmma
+  CHUNK = 16,      // bytes of 8 channels
+  ROW = 128,       // bytes of a staged output position: 64 channels
+  WARPGROUPS = 2,  // that compute
   X_STAGES = 2,
   MOST_W_STAGES = 8,
   SHARED_LIMIT = 232448,
@@ -43,20 +46,20 @@ enum XForm : int { SLABS = 0, SWIZZLED = 1, SWIZZLED_OFFSET = 2 };
 
 struct Plan {
   int n, h, w, c_in, c_out;
-  int form;                      // XForm
-  int columns;                   // N of the wgmma
-  int cluster;                   // blocks that share their weights
-  int block;                     // output channels of a tile: 128, or 64
-  int groups;                    // 128 / block: the warpgroups share the channels or the rows
-  int images, rows, width;       // output pixels of a warpgroup
-  int pitch, box_rows;           // the flat list
-  int zeroed;                    // positions behind it that have to read as zero
-  int part_rows, parts;          // the epilogue stages part_rows rows at a time
+  int form;                 // XForm
+  int columns;              // N of the wgmma
+  int cluster;              // blocks that share their weights
+  int block;                // output channels of a tile: 128, or 64
+  int groups;               // 128 / block: the warpgroups share the channels or the rows
+  int images, rows, width;  // output pixels of a warpgroup
+  int pitch, box_rows;      // the flat list
+  int zeroed;               // positions behind it that have to read as zero
+  int part_rows, parts;     // the epilogue stages part_rows rows at a time
   int tiles_n, tiles_h, tiles_w;
-  int units;                     // tiles_n * tiles_h * tiles_w / cluster * channel blocks
+  int units;  // tiles_n * tiles_h * tiles_w / cluster * channel blocks
   int w_stages;
-  int x_stage_bytes, w_stage_bytes, staging_bytes;                   // of one
-  int w_at, staging_at, table_at, barriers_at, shared_bytes;         // places in shared memory
+  int x_stage_bytes, w_stage_bytes, staging_bytes;            // of one
+  int w_at, staging_at, table_at, barriers_at, shared_bytes;  // places in shared memory
 };
 
 VGGFAST_SHARED int positions(const Plan& p) { return p.images * p.box_rows * p.pitch; }
@@ -83,8 +86,9 @@ VGGFAST_SHARED Tile place(const Plan& p, int unit, int rank) {
 
 // ---- What wgmma reads ----
 
-// A matrix in shared memory, K-major. lead: bytes from 8 channels to the next 8 (unused with swizzle);
-// stride: bytes from 8 rows (channels out, or positions) to the next 8. PTX ISA, "matrix descriptor".
+// A matrix in shared memory, K-major. lead: bytes from 8 channels to the next 8 (unused with
+// swizzle); stride: bytes from 8 rows (channels out, or positions) to the next 8. PTX ISA, "matrix
+// descriptor".
 VGGFAST_SHARED uint64_t descriptor(uint32_t start, uint32_t lead, uint32_t stride, bool swizzled) {
   return static_cast<uint64_t>((start & 0x3FFFF) >> 4) | static_cast<uint64_t>(lead >> 4) << 16 |
          static_cast<uint64_t>(stride >> 4) << 32 | static_cast<uint64_t>(swizzled ? 1 : 0) << 62;
@@ -117,7 +121,8 @@ VGGFAST_SHARED uint64_t x_k_advance(const Plan& p) {
 }
 VGGFAST_SHARED uint64_t w_k_advance(const Plan& p) { return 2 * p.block; }
 
-// ---- Packed weights: [channel block][64 inputs][tap][8 inputs][outputs of the block][8 inputs] ----
+// ---- Packed weights: [channel block][64 inputs][tap][8 inputs][outputs of the block][8 inputs]
+// ----
 
 struct WeightShape {
   int c_in, c_out, block;
@@ -143,15 +148,16 @@ VGGFAST_SHARED long packed_source(const WeightShape& s, long i, bool rotated) {
   i /= TAPS;
   const long ci = i % (s.c_in / K_BLOCK) * K_BLOCK + slab * 8 + inner;
   const long co = i / (s.c_in / K_BLOCK) * s.block + out;
-  return rotated ? (ci * s.c_out + co) * TAPS + (TAPS - 1 - tap)
-                 : (co * s.c_in + ci) * TAPS + tap;
+  return rotated ? (ci * s.c_out + co) * TAPS + (TAPS - 1 - tap) : (co * s.c_in + ci) * TAPS + tap;
 }
 
-// ---- The epilogue: sums to [position][64 channels], dense, chunks swizzled as TMA stores expect ----
+// ---- The epilogue: sums to [position][64 channels], dense, chunks swizzled as TMA stores expect
+// ----
 
 enum : int { DROPPED = 0xFFFF };
 
-// The staged row of a position, in the order [image][row][column]; DROPPED if it is no output pixel.
+// The staged row of a position, in the order [image][row][column]; DROPPED if it is no output
+// pixel.
 VGGFAST_SHARED int staged_row(const Plan& p, int position) {
   const int c = position % p.pitch, line = position / p.pitch;
   const int r = line % p.box_rows, i = line / p.box_rows;
@@ -166,8 +172,9 @@ VGGFAST_SHARED int staged_byte(int row, int chunk) {
   return row * ROW + ((chunk ^ (row & 7)) * CHUNK);
 }
 
-// Where a lane of stmatrix.x4.trans points for the columns 8j to 8j + 15: matrices 0 and 1 are channels
-// 0 to 7 and 8 to 15 of the warp's 16 at columns 8j on, 2 and 3 the same at columns 8j + 8 on.
+// Where a lane of stmatrix.x4.trans points for the columns 8j to 8j + 15: matrices 0 and 1 are
+// channels 0 to 7 and 8 to 15 of the warp's 16 at columns 8j on, 2 and 3 the same at columns 8j + 8
+// on.
 VGGFAST_SHARED int store_column(int j, int lane) { return 8 * (j + lane / 16) + lane % 8; }
 VGGFAST_SHARED int store_byte(const Plan& p, int part, int row, int warp, int lane) {
   const int count = part_positions(p), local = row - part * count;

@@ -6,8 +6,8 @@
 namespace vggfast {
 namespace sm90 {
 
-// N of the compiled kernels. 232: 4 x 56 of maps 56, 112 and 224 wide; 208: 7 x 28; 224: 14 x 14 of a
-// wider map; 216: a map of 14 x 14; the others for small maps and few images.
+// N of the compiled kernels. 232: 4 x 56 of maps 56, 112 and 224 wide; 208: 7 x 28; 224: 14 x 14 of
+// a wider map; 216: a map of 14 x 14; the others for small maps and few images.
 constexpr int COLUMNS[] = {64, 128, 208, 216, 224, 232};
 constexpr int MOST_COLUMNS = 232;
 
@@ -15,7 +15,7 @@ struct Problem {
   long n, h, w, c_in, c_out;
   bool pool;
   int form;
-  int cluster;         // 1 or 2; 0: the plan chooses
+  int cluster;  // 1 or 2; 0: the plan chooses
   int multiprocessors;
 };
 
@@ -23,9 +23,9 @@ inline int round_up(long value, int unit) {
   return static_cast<int>((value + unit - 1) / unit * unit);
 }
 
-// Cycles of the whole call. A wgmma of N columns takes N / 2 cycles of the tensor cores; the L2 gives
-// a multiprocessor about 24 bytes a cycle when all of them ask; slabs ask for each 32-byte sector
-// twice; the epilogue's cost is a guess.
+// Cycles of the whole call. A wgmma of N columns takes N / 2 cycles of the tensor cores; the L2
+// gives a multiprocessor about 24 bytes a cycle when all of them ask; slabs ask for each 32-byte
+// sector twice; the epilogue's cost is a guess.
 inline double counted_cycles(const Plan& p, int multiprocessors) {
   const double steps = p.c_in / K_BLOCK * TAPS;
   const double x_bytes = positions(p) * ROW * (p.form == SLABS ? 2.0 : 1.0) / TAPS;
@@ -69,8 +69,7 @@ inline bool lay_out(const Problem& q, Plan* p) {
     if (p->rows % (p->parts * unit) != 0 || (p->parts > 1 && p->images > 1)) return false;
     p->part_rows = p->rows / p->parts;
     p->staging_bytes = round_up((part_positions(*p) + 1L) * ROW, 1024);
-    const int room =
-        SHARED_LIMIT - p->w_at - WARPGROUPS * p->staging_bytes - table - barriers;
+    const int room = SHARED_LIMIT - p->w_at - WARPGROUPS * p->staging_bytes - table - barriers;
     p->w_stages = room < 0 ? 0 : room / p->w_stage_bytes;
     if (p->w_stages >= 4) break;
   }

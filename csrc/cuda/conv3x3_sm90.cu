@@ -70,8 +70,8 @@ __global__ __launch_bounds__(THREADS, 1) void conv3x3(const __grid_constant__ CU
   cluster_sync();
 }
 
-__global__ void pack(const uint16_t* __restrict__ w, uint16_t* __restrict__ packed, WeightShape shape,
-                     long total, bool rotated) {
+__global__ void pack(const uint16_t* __restrict__ w, uint16_t* __restrict__ packed,
+                     WeightShape shape, long total, bool rotated) {
   for (long i = blockIdx.x * long{256} + threadIdx.x; i < total; i += long{gridDim.x} * 256) {
     packed[i] = w[packed_source(shape, i, rotated)];
   }
@@ -82,12 +82,18 @@ using Kernel = void (*)(CUtensorMap, CUtensorMap, Plan, const uint16_t*, Outputs
 template <Half TYPE>
 Kernel kernel_of(int columns) {
   switch (columns) {
-    case 64: return conv3x3<64, TYPE>;
-    case 128: return conv3x3<128, TYPE>;
-    case 208: return conv3x3<208, TYPE>;
-    case 216: return conv3x3<216, TYPE>;
-    case 224: return conv3x3<224, TYPE>;
-    case 232: return conv3x3<232, TYPE>;
+    case 64:
+      return conv3x3<64, TYPE>;
+    case 128:
+      return conv3x3<128, TYPE>;
+    case 208:
+      return conv3x3<208, TYPE>;
+    case 216:
+      return conv3x3<216, TYPE>;
+    case 224:
+      return conv3x3<224, TYPE>;
+    case 232:
+      return conv3x3<232, TYPE>;
   }
   return nullptr;
 }
@@ -96,17 +102,23 @@ TensorMapShape x_shape(const Plan& p) {
   const cuuint64_t n = p.n, h = p.h, w = p.w, c = p.c_in, pixel = 2 * c;
   const cuuint32_t width = p.pitch, rows = p.box_rows, images = p.images;
   if (p.form == SLABS) {
-    return {5, {8, w, h, n, c / 8}, {pixel, w * pixel, h * w * pixel, CHUNK},
-            {8, width, rows, images, K_BLOCK / 8}, false};
+    return {5,
+            {8, w, h, n, c / 8},
+            {pixel, w * pixel, h * w * pixel, CHUNK},
+            {8, width, rows, images, K_BLOCK / 8},
+            false};
   }
   return {4, {c, w, h, n}, {pixel, w * pixel, h * w * pixel}, {K_BLOCK, width, rows, images}, true};
 }
 
 TensorMapShape y_shape(const Plan& p) {
   const cuuint64_t n = p.n, h = p.h, w = p.w, c = p.c_out, pixel = 2 * c;
-  return {4, {c, w, h, n}, {pixel, w * pixel, h * w * pixel},
+  return {4,
+          {c, w, h, n},
+          {pixel, w * pixel, h * w * pixel},
           {64, static_cast<cuuint32_t>(p.width), static_cast<cuuint32_t>(p.part_rows),
-           static_cast<cuuint32_t>(p.images)}, true};
+           static_cast<cuuint32_t>(p.images)},
+          true};
 }
 
 const char* text(cudaError_t error) {
@@ -116,9 +128,9 @@ const char* text(cudaError_t error) {
 const char* launch(Kernel kernel, const Plan& p, int multiprocessors, const CUtensorMap& x_map,
                    const CUtensorMap& y_map, const uint16_t* packed, const Outputs& out,
                    void* stream) {
-  const cudaError_t sized = cudaFuncSetAttribute(
-      reinterpret_cast<const void*>(kernel), cudaFuncAttributeMaxDynamicSharedMemorySize,
-      p.shared_bytes);
+  const cudaError_t sized =
+      cudaFuncSetAttribute(reinterpret_cast<const void*>(kernel),
+                           cudaFuncAttributeMaxDynamicSharedMemorySize, p.shared_bytes);
   if (sized != cudaSuccess) return text(sized);
   const int at_once = multiprocessors / p.cluster, clusters = p.units < at_once ? p.units : at_once;
   cudaLaunchAttribute attribute{};
@@ -178,8 +190,8 @@ const char* cuda_conv3x3_pack(const void* w, void* packed, long c_in, long c_out
   const long total = TAPS * c_in * c_out;
   const long blocks = (total + 255) / 256;
   pack<<<static_cast<unsigned>(blocks < 65536 ? blocks : 65536), 256, 0,
-         static_cast<cudaStream_t>(stream)>>>(static_cast<const uint16_t*>(w),
-                                              static_cast<uint16_t*>(packed), shape, total, rotated);
+         static_cast<cudaStream_t>(stream)>>>(
+      static_cast<const uint16_t*>(w), static_cast<uint16_t*>(packed), shape, total, rotated);
   return text(cudaGetLastError());
 }
 

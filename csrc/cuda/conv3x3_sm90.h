@@ -1,5 +1,5 @@
-// The 3x3 convolution for compute capability 9.0, bfloat16 and float16 with sums in float32. x and y
-// are NHWC, C_in and C_out multiples of 64, stride 1, padding 1.
+// The 3x3 convolution for compute capability 9.0, bfloat16 and float16 with sums in float32. x and
+// y are NHWC, C_in and C_out multiples of 64, stride 1, padding 1.
 #pragma once
 
 #include <stdint.h>
@@ -21,8 +21,9 @@ struct CudaConv {
 // that holds the tensors. Pointers must be multiples of 16 bytes.
 const char* cuda_conv3x3(const CudaConv& call, const sm90::Problem& problem, void* stream);
 
-// w (C_out, C_in, 3, 3), contiguous, 16-bit numbers of any kind -> packed, as many numbers. Rotated, w is
-// (C_in, C_out, 3, 3), and the convolution with `packed` is the dgrad of the one with w.
+// w (C_out, C_in, 3, 3), contiguous, 16-bit numbers of any kind -> packed, as many numbers.
+// Rotated, w is (C_in, C_out, 3, 3), and the convolution with `packed` is the dgrad of the one with
+// w.
 const char* cuda_conv3x3_pack(const void* w, void* packed, long c_in, long c_out, bool rotated,
                               void* stream);
 

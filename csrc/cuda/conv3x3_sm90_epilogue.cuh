@@ -1,5 +1,5 @@
-// From a tile's sums to y: bias, ReLU, rounding; to shared memory as [position][64 channels]; then a TMA
-// store, or 2x2 maxima with their argmax.
+// From a tile's sums to y: bias, ReLU, rounding; to shared memory as [position][64 channels]; then
+// a TMA store, or 2x2 maxima with their argmax.
 #pragma once
 
 #include <cuda_bf16.h>

@@ -1,5 +1,5 @@
-// The pipeline of the 3x3 convolution: a warp loads x, another the weights, each as far ahead as its
-// ring has room; two warpgroups multiply and give stages back.
+// The pipeline of the 3x3 convolution: a warp loads x, another the weights, each as far ahead as
+// its ring has room; two warpgroups multiply and give stages back.
 #pragma once
 
 #include "common/conv3x3_sm90_layout.h"
@@ -19,8 +19,13 @@ struct Ring {
   uint32_t phase;
 
   __device__ __forceinline__ Ring(uint32_t data, int bytes, uint32_t barriers, int stages)
-      : data(data), bytes(bytes), full(barriers), empty(barriers + 8 * stages), stages(stages),
-        stage(0), phase(0) {}
+      : data(data),
+        bytes(bytes),
+        full(barriers),
+        empty(barriers + 8 * stages),
+        stages(stages),
+        stage(0),
+        phase(0) {}
 
   __device__ __forceinline__ uint32_t at() const { return data + stage * bytes; }
   __device__ __forceinline__ uint32_t full_barrier() const { return full + 8 * stage; }

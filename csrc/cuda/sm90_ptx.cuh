@@ -1,5 +1,5 @@
-// Instructions of compute capability 9.0 that have no C++ name: barriers in shared memory, copies by the
-// TMA unit, register counts. Addresses are those of shared memory, 32 bits.
+// Instructions of compute capability 9.0 that have no C++ name: barriers in shared memory, copies
+// by the TMA unit, register counts. Addresses are those of shared memory, 32 bits.
 #pragma once
 
 #include <cuda.h>
@@ -30,7 +30,8 @@ __device__ __forceinline__ void barrier_wait(uint32_t barrier, uint32_t phase) {
       "mbarrier.try_wait.parity.shared::cta.b64 done, [%0], %1;\n"
       "@done bra DONE;\n"
       "bra AGAIN;\n"
-      "DONE:\n}" ::"r"(barrier), "r"(phase)
+      "DONE:\n}" ::"r"(barrier),
+      "r"(phase)
       : "memory");
 }
 
@@ -49,7 +50,8 @@ __device__ __forceinline__ void barrier_arrive_at(uint32_t barrier, uint32_t ran
   asm volatile(
       "{\n.reg .b32 there;\n"
       "mapa.shared::cluster.u32 there, %0, %1;\n"
-      "mbarrier.arrive.shared::cluster.b64 _, [there];\n}" ::"r"(barrier), "r"(rank)
+      "mbarrier.arrive.shared::cluster.b64 _, [there];\n}" ::"r"(barrier),
+      "r"(rank)
       : "memory");
 }
 
@@ -96,13 +98,14 @@ __device__ __forceinline__ void load_box(uint32_t to, const CUtensorMap* map, ui
 __device__ __forceinline__ void load_bytes(uint32_t to, const void* from, uint32_t bytes,
                                            uint32_t barrier) {
   asm volatile(
-      "cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];" ::"r"(
-          to),
+      "cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];" ::
+          "r"(to),
       "l"(from), "r"(bytes), "r"(barrier)
       : "memory");
 }
 
-// The same to every block of the cluster named in `blocks`, at the same place, with its own barrier.
+// The same to every block of the cluster named in `blocks`, at the same place, with its own
+// barrier.
 __device__ __forceinline__ void load_bytes_to(uint32_t to, const void* from, uint32_t bytes,
                                               uint32_t barrier, uint16_t blocks) {
   asm volatile(
@@ -143,14 +146,15 @@ __device__ __forceinline__ void writes_visible() {
 
 __device__ __forceinline__ void store_transposed(uint32_t to, uint32_t a, uint32_t b, uint32_t c,
                                                  uint32_t d) {
-  asm volatile("stmatrix.sync.aligned.m8n8.x4.trans.shared::cta.b16 [%0], {%1, %2, %3, %4};" ::"r"(to),
-               "r"(a), "r"(b), "r"(c), "r"(d)
-               : "memory");
+  asm volatile(
+      "stmatrix.sync.aligned.m8n8.x4.trans.shared::cta.b16 [%0], {%1, %2, %3, %4};" ::"r"(to),
+      "r"(a), "r"(b), "r"(c), "r"(d)
+      : "memory");
 }
 
 __device__ __forceinline__ void store_transposed(uint32_t to, uint32_t a, uint32_t b) {
-  asm volatile("stmatrix.sync.aligned.m8n8.x2.trans.shared::cta.b16 [%0], {%1, %2};" ::"r"(to), "r"(a),
-               "r"(b)
+  asm volatile("stmatrix.sync.aligned.m8n8.x2.trans.shared::cta.b16 [%0], {%1, %2};" ::"r"(to),
+               "r"(a), "r"(b)
                : "memory");
 }
 

@@ -1,5 +1,5 @@
-// wgmma: 64 x N sums of a warpgroup, both operands in shared memory, K-major. d[4j + e] of a thread is
-// row 16 * warp + lane / 4 + 8 * (e / 2), column 8j + 2 * (lane % 4) + e % 2.
+// wgmma: 64 x N sums of a warpgroup, both operands in shared memory, K-major. d[4j + e] of a thread
+// is row 16 * warp + lane / 4 + 8 * (e / 2), column 8j + 2 * (lane % 4) + e % 2.
 #pragma once
 
 #include <stdint.h>
@@ -33,7 +33,9 @@ template <int N, Half TYPE>
 struct Wgmma;
 
 // Operands %0 to %(N/2 - 1) are the sums, listed in tens; then a, b and `add`.
-#define TEN(t) "%" #t "0, %" #t "1, %" #t "2, %" #t "3, %" #t "4, %" #t "5, %" #t "6, %" #t "7, %" #t "8, %" #t "9"
+#define TEN(t)                                                                                     \
+  "%" #t "0, %" #t "1, %" #t "2, %" #t "3, %" #t "4, %" #t "5, %" #t "6, %" #t "7, %" #t "8, %" #t \
+  "9"
 #define TENS_6 TEN() ", " TEN(1) ", " TEN(2) ", " TEN(3) ", " TEN(4) ", " TEN(5)
 #define TENS_10 TENS_6 ", " TEN(6) ", " TEN(7) ", " TEN(8) ", " TEN(9)
 #define TENS_11 TENS_10 ", " TEN(10)
@@ -44,20 +46,21 @@ struct Wgmma;
 #define SUMS_64 SUMS_32, SUMS_16(32), SUMS_16(48)
 #define SUMS_96 SUMS_64, SUMS_16(64), SUMS_16(80)
 
-#define WGMMA_OF(N, TYPE, NAME, LIST, A, B, ADD, ...)                                          \
-  template <>                                                                                  \
-  struct Wgmma<N, Half::TYPE> {                                                                \
-    static __device__ __forceinline__ void product(float (&d)[N / 2], uint64_t a, uint64_t b,  \
-                                                   bool add) {                                 \
-      asm volatile("{\n.reg .pred p;\nsetp.ne.b32 p, %" #ADD ", 0;\n"                          \
-                   "wgmma.mma_async.sync.aligned.m64n" #N "k16.f32." NAME "." NAME " {" LIST   \
-                   "}, %" #A ", %" #B ", p, 1, 1, 0, 0;\n}"                                    \
-                   : __VA_ARGS__                                                               \
-                   : "l"(a), "l"(b), "r"(static_cast<int>(add)));                              \
-    }                                                                                          \
+#define WGMMA_OF(N, TYPE, NAME, LIST, A, B, ADD, ...)                                         \
+  template <>                                                                                 \
+  struct Wgmma<N, Half::TYPE> {                                                               \
+    static __device__ __forceinline__ void product(float (&d)[N / 2], uint64_t a, uint64_t b, \
+                                                   bool add) {                                \
+      asm volatile("{\n.reg .pred p;\nsetp.ne.b32 p, %" #ADD                                  \
+                   ", 0;\n"                                                                   \
+                   "wgmma.mma_async.sync.aligned.m64n" #N "k16.f32." NAME "." NAME " {" LIST  \
+                   "}, %" #A ", %" #B ", p, 1, 1, 0, 0;\n}"                                   \
+                   : __VA_ARGS__                                                              \
+                   : "l"(a), "l"(b), "r"(static_cast<int>(add)));                             \
+    }                                                                                         \
   };
-#define WGMMA(N, LIST, A, B, ADD, ...)                          \
-  WGMMA_OF(N, BF16, "bf16", LIST, A, B, ADD, __VA_ARGS__)       \
+#define WGMMA(N, LIST, A, B, ADD, ...)                    \
+  WGMMA_OF(N, BF16, "bf16", LIST, A, B, ADD, __VA_ARGS__) \
   WGMMA_OF(N, FP16, "f16", LIST, A, B, ADD, __VA_ARGS__)
 
 #define TENS_3 TEN() ", " TEN(1) ", " TEN(2)

@@ -1,5 +1,5 @@
-// Tensor maps of NHWC maps of 16-bit numbers for the TMA unit. The driver's function is looked up when
-// it is first used, so that the extension loads where there is no driver.
+// Tensor maps of NHWC maps of 16-bit numbers for the TMA unit. The driver's function is looked up
+// when it is first used, so that the extension loads where there is no driver.
 #pragma once
 
 #include <cuda.h>
@@ -11,7 +11,7 @@ struct TensorMapShape {
   cuuint64_t size[5];     // of the tensor, innermost first
   cuuint64_t strides[4];  // bytes, of all dimensions but the first
   cuuint32_t box[5];
-  bool swizzled;          // 128 bytes
+  bool swizzled;  // 128 bytes
 };
 
 // Null or what is wrong.

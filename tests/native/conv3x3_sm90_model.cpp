@@ -1,7 +1,7 @@
-// A model on the CPU of what csrc/cuda/conv3x3_sm90.cu makes the hardware do: the TMA unit's boxes, the
-// addresses a wgmma descriptor means, a warpgroup's registers, stmatrix. All index arithmetic is the
-// kernel's own (common/conv3x3_sm90_layout.h); the hardware's part follows the PTX ISA. A float stands
-// for a 16-bit number, so values that are small whole numbers come out exactly.
+// A model on the CPU of what csrc/cuda/conv3x3_sm90.cu makes the hardware do: the TMA unit's boxes,
+// the addresses a wgmma descriptor means, a warpgroup's registers, stmatrix. All index arithmetic
+// is the kernel's own (common/conv3x3_sm90_layout.h); the hardware's part follows the PTX ISA. A
+// float stands for a 16-bit number, so values that are small whole numbers come out exactly.
 #include <math.h>
 
 #include <stdexcept>
@@ -63,10 +63,12 @@ struct Box {
 };
 
 // The byte of (row, k) of a K-major matrix of K = 16. Without swizzle: core matrices of 8 rows x 16
-// bytes. With it, rows of 128 bytes whose chunks are exchanged; the exchange follows the address, or (if
-// `by_row`) the row counted from the start plus the base offset, the two readings of the PTX ISA.
+// bytes. With it, rows of 128 bytes whose chunks are exchanged; the exchange follows the address,
+// or (if `by_row`) the row counted from the start plus the base offset, the two readings of the PTX
+// ISA.
 long matrix_byte(uint64_t d, int row, int k, bool by_row) {
-  const long start = (d & 0x3FFF) << 4, lead = (d >> 16 & 0x3FFF) << 4, stride = (d >> 32 & 0x3FFF) << 4;
+  const long start = (d & 0x3FFF) << 4, lead = (d >> 16 & 0x3FFF) << 4,
+             stride = (d >> 32 & 0x3FFF) << 4;
   const int base = d >> 49 & 7, swizzled = d >> 62 & 3;
   if (swizzled == 0) return start + k / 8 * lead + row / 8 * stride + row % 8 * 16 + k % 8 * 2;
   if (swizzled != 1) throw std::logic_error("descriptor: swizzle");
@@ -102,12 +104,16 @@ struct Model {
     }
     const long c = p.c_in, w = p.w, h = p.h, n = p.n;
     if (p.form == SLABS) {
-      const Box box{5, {8, w, h, n, c / 8}, {1, c, w * c, h * w * c, 8},
-                    {8, p.pitch, p.box_rows, p.images, 8}, false};
+      const Box box{5,
+                    {8, w, h, n, c / 8},
+                    {1, c, w * c, h * w * c, 8},
+                    {8, p.pitch, p.box_rows, p.images, 8},
+                    false};
       const long start[5] = {0, t.w0 - 1, t.h0 - 1, t.n0, kb * 8};
       box.load(shared, to, x, start);
     } else {
-      const Box box{4, {c, w, h, n}, {1, c, w * c, h * w * c}, {64, p.pitch, p.box_rows, p.images}, true};
+      const Box box{
+          4, {c, w, h, n}, {1, c, w * c, h * w * c}, {64, p.pitch, p.box_rows, p.images}, true};
       const long start[5] = {kb * 64, t.w0 - 1, t.h0 - 1, t.n0};
       box.load(shared, to, x, start);
     }
@@ -203,7 +209,10 @@ struct Model {
           store_pooled(t, row, channel0, to);
         } else if (t.n0 < p.n && row < p.h) {
           const long c = p.c_out, w = p.w, h = p.h, n = p.n;
-          const Box box{4, {c, w, h, n}, {1, c, w * c, h * w * c}, {64, p.width, p.part_rows, p.images},
+          const Box box{4,
+                        {c, w, h, n},
+                        {1, c, w * c, h * w * c},
+                        {64, p.width, p.part_rows, p.images},
                         true};
           const long start[5] = {channel0, t.w0, row, t.n0};
           box.store(shared, to, y, start);
@@ -246,8 +255,8 @@ const char* model_conv3x3(const float* x, const float* packed, const float* bias
   Model model{choose(q), relu, pool, x, packed, bias, y, argmax};
   const Plan& p = model.p;
   if (p.units == 0) return "no plan";
-  *seen = {p.columns, p.cluster, p.images, p.rows, p.width, p.pitch, p.box_rows, p.parts, p.groups,
-           p.units, p.shared_bytes};
+  *seen = {p.columns,  p.cluster, p.images, p.rows,  p.width,       p.pitch,
+           p.box_rows, p.parts,   p.groups, p.units, p.shared_bytes};
   try {
     model.run();
   } catch (const std::exception& error) {
@@ -259,7 +268,8 @@ const char* model_conv3x3(const float* x, const float* packed, const float* bias
 
 void model_pack(const float* w, float* packed, int c_in, int c_out, bool rotated) {
   const WeightShape shape{c_in, c_out, channel_block(c_out)};
-  for (long i = 0; i < 1L * TAPS * c_in * c_out; ++i) packed[i] = w[packed_source(shape, i, rotated)];
+  for (long i = 0; i < 1L * TAPS * c_in * c_out; ++i)
+    packed[i] = w[packed_source(shape, i, rotated)];
 }
 
 // The chosen plan of any shape: null if it keeps the hardware's limits.
@@ -277,5 +287,4 @@ const char* model_limits(long n, long h, long w, long c_in, long c_out, bool poo
   if (1L * p.tiles_w * p.width < w) return "cover";
   return nullptr;
 }
-
 }
