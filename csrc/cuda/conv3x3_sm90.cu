@@ -4,30 +4,13 @@
 
 #include <cuda_runtime.h>
 
-#include "cuda/conv3x3_sm90_epilogue.cuh"
-#include "cuda/conv3x3_sm90_pipeline.cuh"
+#include "cuda/conv3x3_sm90_block.cuh"
+#include "cuda/conv3x3_sm90_maps.h"
 #include "cuda/tensor_map.h"
 
 namespace vggfast {
 namespace sm90 {
 namespace {
-
-constexpr int THREADS = 128 * (1 + WARPGROUPS);
-
-// The rows of staged outputs by position, and the zeros behind x.
-__device__ __forceinline__ void prepare(const Plan& p, char* shared, uint16_t* rows) {
-  for (int i = threadIdx.x; i < p.columns + 8; i += THREADS) {
-    rows[i] = static_cast<uint16_t>(i < p.columns ? staged_row(p, i) : DROPPED);
-  }
-  const int bytes = p.zeroed * (p.form == SLABS ? CHUNK : ROW);
-  for (int stage = 0; stage < X_STAGES; ++stage) {
-    char* behind = shared + stage * p.x_stage_bytes + positions(p) * ROW;
-    for (int i = 4 * threadIdx.x; i < bytes; i += 4 * THREADS) {
-      *reinterpret_cast<uint32_t*>(behind + i) = 0;
-    }
-  }
-  writes_visible();
-}
 
 template <int N, Half TYPE>
 __global__ __launch_bounds__(THREADS, 1) void conv3x3(const __grid_constant__ CUtensorMap x_map,
@@ -35,39 +18,7 @@ __global__ __launch_bounds__(THREADS, 1) void conv3x3(const __grid_constant__ CU
                                                       const __grid_constant__ Plan p,
                                                       const uint16_t* packed, Outputs out) {
   extern __shared__ __align__(1024) char shared[];
-  const uint32_t base = shared_address(shared);
-  if (base % 1024 != 0) __trap();  // the swizzles count on it
-  uint16_t* rows = reinterpret_cast<uint16_t*>(shared + p.table_at);
-  if (threadIdx.x == 0) {
-    prefetch_map(&x_map);
-    if (!out.pool) prefetch_map(&y_map);
-    barriers_init(p, base);
-  }
-  prepare(p, shared, rows);
-  __syncthreads();
-  cluster_sync();
-
-  const int rank = cluster_rank(), first = blockIdx.x / p.cluster, step = gridDim.x / p.cluster;
-  const int group = __shfl_sync(0xFFFFFFFF, threadIdx.x / 128, 0);
-  if (group == WARPGROUPS) {
-    registers_give_back<PRODUCER_REGISTERS>();
-    if (threadIdx.x == 128 * WARPGROUPS) load_x(p, &x_map, base, first, step, rank);
-    if (threadIdx.x == 128 * WARPGROUPS + 32) load_w(p, packed, base, first, step, rank);
-    __syncwarp();
-  } else {
-    registers_take<CONSUMER_REGISTERS>();
-    Ring x = x_ring(p, base), w = w_ring(p, base);
-    float d[N / 2];
-    for (int unit = first; unit < p.units; unit += step) {
-      multiply<N, TYPE>(p, x, w, group, d);
-      finish<N, TYPE>(p, out, &y_map, place(p, unit, rank), group, d,
-                      shared + p.staging_at + group * p.staging_bytes, rows);
-    }
-    if (threadIdx.x % 128 == 0) stores_done();
-    __syncwarp();
-  }
-  // A block must not end while the other one still writes into it or arrives at its barriers.
-  cluster_sync();
+  run_block<N, TYPE>(p, &x_map, &y_map, packed, out, shared);
 }
 
 __global__ void pack(const uint16_t* __restrict__ w, uint16_t* __restrict__ packed,
@@ -96,29 +47,6 @@ Kernel kernel_of(int columns) {
       return conv3x3<232, TYPE>;
   }
   return nullptr;
-}
-
-TensorMapShape x_shape(const Plan& p) {
-  const cuuint64_t n = p.n, h = p.h, w = p.w, c = p.c_in, pixel = 2 * c;
-  const cuuint32_t width = p.pitch, rows = p.box_rows, images = p.images;
-  if (p.form == SLABS) {
-    return {5,
-            {8, w, h, n, c / 8},
-            {pixel, w * pixel, h * w * pixel, CHUNK},
-            {8, width, rows, images, K_BLOCK / 8},
-            false};
-  }
-  return {4, {c, w, h, n}, {pixel, w * pixel, h * w * pixel}, {K_BLOCK, width, rows, images}, true};
-}
-
-TensorMapShape y_shape(const Plan& p) {
-  const cuuint64_t n = p.n, h = p.h, w = p.w, c = p.c_out, pixel = 2 * c;
-  return {4,
-          {c, w, h, n},
-          {pixel, w * pixel, h * w * pixel},
-          {64, static_cast<cuuint32_t>(p.width), static_cast<cuuint32_t>(p.part_rows),
-           static_cast<cuuint32_t>(p.images)},
-          true};
 }
 
 const char* text(cudaError_t error) {

@@ -4,15 +4,9 @@
 
 #include <cuda.h>
 
-namespace vggfast {
+#include "cuda/tensor_map_shape.h"
 
-struct TensorMapShape {
-  int rank;
-  cuuint64_t size[5];     // of the tensor, innermost first
-  cuuint64_t strides[4];  // bytes, of all dimensions but the first
-  cuuint32_t box[5];
-  bool swizzled;  // 128 bytes
-};
+namespace vggfast {
 
 // Null or what is wrong.
 const char* encode_tensor_map(CUtensorMap* map, const void* base, bool bf16,
