@@ -10,6 +10,7 @@ namespace sm90 {
 // a wider map; 216: a map of 14 x 14; the others for small maps and few images.
 constexpr int COLUMNS[] = {64, 128, 208, 216, 224, 232};
 constexpr int MOST_COLUMNS = 232;
+constexpr int LEAST_W_STAGES = 4;  // the lead of a warpgroup (2), and two to load ahead
 
 struct Problem {
   long n, h, w, c_in, c_out;
@@ -62,7 +63,8 @@ inline bool lay_out(const Problem& q, Plan* p) {
   p->x_stage_bytes = round_up(1L * loaded * ROW + behind, 1024);
   p->w_stage_bytes = K_BLOCK * p->block * 2;
   p->w_at = X_STAGES * p->x_stage_bytes;
-  const int table = round_up(2L * (p->columns + 8), 8), barriers = 16 * (X_STAGES + MOST_W_STAGES);
+  const int table = round_up(2L * (p->columns + 8), 8),
+            barriers = 16 * (X_STAGES + MOST_W_STAGES) + 8;
   // All rows are staged at once if that leaves room enough for weights, else half of them.
   const int unit = q.pool ? 2 : 1;
   for (p->parts = 1; p->parts <= 2; ++p->parts) {
@@ -71,7 +73,7 @@ inline bool lay_out(const Problem& q, Plan* p) {
     p->staging_bytes = round_up((part_positions(*p) + 1L) * ROW, 1024);
     const int room = SHARED_LIMIT - p->w_at - WARPGROUPS * p->staging_bytes - table - barriers;
     p->w_stages = room < 0 ? 0 : room / p->w_stage_bytes;
-    if (p->w_stages >= 4) break;
+    if (p->w_stages >= LEAST_W_STAGES) break;
   }
   if (p->parts > 2) return false;
   if (p->w_stages > MOST_W_STAGES) p->w_stages = MOST_W_STAGES;

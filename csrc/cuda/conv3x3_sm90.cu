@@ -53,6 +53,30 @@ const char* text(cudaError_t error) {
   return error == cudaSuccess ? nullptr : cudaGetErrorString(error);
 }
 
+bool same(const Problem& a, const Problem& b) {
+  return a.n == b.n && a.h == b.h && a.w == b.w && a.c_in == b.c_in && a.c_out == b.c_out &&
+         a.pool == b.pool && a.form == b.form && a.cluster == b.cluster &&
+         a.multiprocessors == b.multiprocessors;
+}
+
+// choose() takes tens of microseconds on the host, so a thread keeps its last plans.
+Plan plan_of(const Problem& q) {
+  struct Kept {
+    Problem problem{};
+    Plan plan{};
+  };
+  constexpr int MOST = 64;
+  static thread_local Kept kept[MOST];
+  static thread_local int next = 0;
+  for (const Kept& k : kept) {
+    if (k.problem.n > 0 && same(k.problem, q)) return k.plan;
+  }
+  kept[next] = {q, choose(q)};
+  const Plan& plan = kept[next].plan;
+  next = (next + 1) % MOST;
+  return plan;
+}
+
 const char* launch(Kernel kernel, const Plan& p, int multiprocessors, const CUtensorMap& x_map,
                    const CUtensorMap& y_map, const uint16_t* packed, const Outputs& out,
                    void* stream) {
@@ -95,7 +119,7 @@ const char* cuda_sm90_multiprocessors(int* count) {
 const char* cuda_conv3x3(const CudaConv& call, const sm90::Problem& problem, void* stream) {
   using namespace sm90;
   if (problem.n == 0) return nullptr;
-  const Plan p = choose(problem);
+  const Plan p = plan_of(problem);
   if (p.units == 0) return "no tile serves this shape";
   CUtensorMap x_map{}, y_map{};
   const char* wrong = encode_tensor_map(&x_map, call.x, call.bf16, x_shape(p));

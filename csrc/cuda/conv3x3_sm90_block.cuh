@@ -52,8 +52,11 @@ __device__ __forceinline__ void run_block(const Plan& p, const CUtensorMap* x_ma
     registers_take<CONSUMER_REGISTERS>();
     Ring x = x_ring(p, base), w = w_ring(p, base);
     float d[N / 2];
+    uint32_t lead = group == 0 ? lead_barrier(p, base) : 0;
+    if (group == 1 && first < p.units) barrier_wait(lead_barrier(p, base), 0);
     for (int unit = first; unit < p.units; unit += step) {
-      multiply<N, TYPE>(p, x, w, group, d);
+      multiply<N, TYPE>(p, x, w, group, lead, d);
+      lead = 0;
       finish<N, TYPE>(p, out, y_map, place(p, unit, rank), group, d,
                       shared + p.staging_at + group * p.staging_bytes, rows);
     }

@@ -11,6 +11,9 @@ namespace sm90 {
 
 constexpr int PRODUCER_REGISTERS = 40, CONSUMER_REGISTERS = 232;
 constexpr int CONSUMER_WARPS = 4 * WARPGROUPS;
+// The first warpgroup starts so many steps before the second and keeps that lead, so that while one
+// is at its epilogue the other still multiplies. A stage of weights is held as much longer.
+constexpr int LEAD = 2;
 
 // Place in a ring of stages, each with a barrier "full" and one "empty" in shared memory.
 struct Ring {
@@ -48,6 +51,10 @@ __device__ __forceinline__ Ring w_ring(const Plan& p, uint32_t shared) {
   return Ring(shared + p.w_at, p.w_stage_bytes, shared + p.barriers_at + 16 * X_STAGES, p.w_stages);
 }
 
+__device__ __forceinline__ uint32_t lead_barrier(const Plan& p, uint32_t shared) {
+  return shared + p.barriers_at + 16 * (X_STAGES + MOST_W_STAGES);
+}
+
 __device__ __forceinline__ void barriers_init(const Plan& p, uint32_t shared) {
   const Ring x = x_ring(p, shared), w = w_ring(p, shared);
   for (int i = 0; i < x.stages; ++i) {
@@ -59,6 +66,7 @@ __device__ __forceinline__ void barriers_init(const Plan& p, uint32_t shared) {
     // Weights go to every block of the cluster, so all their warps must have read the last ones.
     barrier_init(w.empty + 8 * i, CONSUMER_WARPS * p.cluster);
   }
+  barrier_init(lead_barrier(p, shared), CONSUMER_WARPS / WARPGROUPS);
   barrier_init_done();
 }
 
@@ -108,9 +116,10 @@ __device__ __forceinline__ void load_w(const Plan& p, const uint16_t* packed, ui
 }
 
 // A warpgroup: the sums of one tile. Stages go back one step late, when their products are done.
+// `lead`: a barrier to arrive at after LEAD steps, or 0.
 template <int N, Half TYPE>
 __device__ __forceinline__ void multiply(const Plan& p, Ring& x, Ring& w, int warpgroup,
-                                         float (&d)[N / 2]) {
+                                         uint32_t lead, float (&d)[N / 2]) {
   const int lane = threadIdx.x % 32, blocks = p.c_in / K_BLOCK;
   const uint64_t x_k = x_k_advance(p), w_k = w_k_advance(p);
   uint32_t w_before = 0, x_before = 0;  // barriers of the stages to give back
@@ -130,6 +139,7 @@ __device__ __forceinline__ void multiply(const Plan& p, Ring& x, Ring& w, int wa
       products_wait<1>();
       if (w_before != 0 && lane < p.cluster) barrier_arrive_at(w_before, lane);
       if (tap == 0 && x_before != 0 && lane == 0) barrier_arrive(x_before);
+      if (lead != 0 && kb == 0 && tap == LEAD && lane == 0) barrier_arrive(lead);
       w_before = w.empty_barrier();
     }
     x_before = x.empty_barrier();

@@ -53,7 +53,7 @@ void run(const Plan& p, const emulator::TensorMap& x, const emulator::TensorMap&
 const char* broken_limit(const Plan& p) {
   if (p.units == 0) return "no plan";
   if (p.shared_bytes > SHARED_LIMIT) return "shared memory";
-  if (p.w_stages < 4) return "stages of weights";
+  if (p.w_stages < LEAST_W_STAGES || p.w_stages <= LEAD) return "stages of weights";
   if (p.pitch > 256 || p.box_rows > 256 || p.images > 256) return "box";
   if (p.x_stage_bytes % 1024 || p.staging_at % 1024 || p.staging_bytes % 1024) return "alignment";
   if (p.w_at % 128 || p.w_stage_bytes % 128 || p.barriers_at % 8) return "alignment";
