@@ -52,14 +52,15 @@ def _inputs(n: int, c_in: int, c_out: int, h: int, w: int, dtype: torch.dtype) -
     return [x, weights.to("cuda", dtype), torch.randn(c_out).to("cuda", dtype)]
 
 
-def _check(inputs: list[Tensor], relu: bool, pool: bool, **options: object) -> None:
+def _check(inputs: list[Tensor], relu: bool, pool: bool, cluster: int = 0) -> None:
     x, w, b = inputs
-    y, argmax = cuda_conv.conv3x3(x, cuda_conv.pack(w), b, relu, pool, pool, **options)  # type: ignore[arg-type]
+    packed = cuda_conv.pack(w)
+    y, argmax = cuda_conv.conv3x3(x, packed, b, relu, pool, pool, cluster=cluster)
     exact = reference.conv3x3(x.double(), w.double(), b.double(), relu, pool)
     assert_close("y", y, exact, EAGER.conv3x3(x, w, b, relu, pool, False)[0])
     if pool:
         # The pool of our own map before it, so that rounding cannot move a maximum.
-        full = cuda_conv.conv3x3(x, cuda_conv.pack(w), b, relu, False, False, **options)[0]  # type: ignore[arg-type]
+        full = cuda_conv.conv3x3(x, packed, b, relu, False, False, cluster=cluster)[0]
         want, code = EAGER.maxpool2x2(full, True)
         assert torch.equal(y, want)
         assert argmax is not None
@@ -135,8 +136,10 @@ def test_nan_and_infinity(pool):
     assert torch.equal(y.isinf(), want.isinf())
     if pool:
         full = cuda_conv.conv3x3(x, cuda_conv.pack(w), b, True, False, False)[0]
+        code = EAGER.maxpool2x2(full, True)[1]
         assert argmax is not None
-        assert torch.equal(argmax, EAGER.maxpool2x2(full, True)[1])  # type: ignore[arg-type]
+        assert code is not None
+        assert torch.equal(argmax, code)
 
 
 @needs_hopper
