@@ -122,6 +122,10 @@ __device__ __forceinline__ void multiply(const Plan& p, Ring& x, Ring& w, int wa
                                          uint32_t lead, float (&d)[N / 2]) {
   const int lane = threadIdx.x % 32, blocks = p.c_in / K_BLOCK;
   const uint64_t x_k = x_k_advance(p), w_k = w_k_advance(p);
+  // Written before the first product: ptxas 12.8 makes products wait for each other if the sums'
+  // registers have no value yet.
+#pragma unroll
+  for (int i = 0; i < N / 2; ++i) d[i] = 0;
   uint32_t w_before = 0, x_before = 0;  // barriers of the stages to give back
   for (int kb = 0; kb < blocks; ++kb, x.advance()) {
     x.wait_full();
@@ -133,7 +137,7 @@ __device__ __forceinline__ void multiply(const Plan& p, Ring& x, Ring& w, int wa
       products_begin();
 #pragma unroll
       for (int k = 0; k < K_BLOCK / K_STEP; ++k) {
-        Wgmma<N, TYPE>::product(d, a + k * w_k, b + k * x_k, kb + tap + k > 0);
+        Wgmma<N, TYPE>::product(d, a + k * w_k, b + k * x_k);
       }
       products_commit();
       products_wait<1>();

@@ -28,11 +28,11 @@ __device__ __forceinline__ void keep_in_order(float (&d)[COUNT]) {
 
 enum class Half { BF16, FP16 };
 
-// d = a * b + (add ? d : 0).
+// d += a * b.
 template <int N, Half TYPE>
 struct Wgmma;
 
-// Operands %0 to %(N/2 - 1) are the sums, listed in tens; then a, b and `add`.
+// Operands %0 to %(N/2 - 1) are the sums, listed in tens; then a and b.
 #define TEN(t)                                                                                     \
   "%" #t "0, %" #t "1, %" #t "2, %" #t "3, %" #t "4, %" #t "5, %" #t "6, %" #t "7, %" #t "8, %" #t \
   "9"
@@ -46,31 +46,30 @@ struct Wgmma;
 #define SUMS_64 SUMS_32, SUMS_16(32), SUMS_16(48)
 #define SUMS_96 SUMS_64, SUMS_16(64), SUMS_16(80)
 
-#define WGMMA_OF(N, TYPE, NAME, LIST, A, B, ADD, ...)                                         \
-  template <>                                                                                 \
-  struct Wgmma<N, Half::TYPE> {                                                               \
-    static __device__ __forceinline__ void product(float (&d)[N / 2], uint64_t a, uint64_t b, \
-                                                   bool add) {                                \
-      asm volatile("{\n.reg .pred p;\nsetp.ne.b32 p, %" #ADD                                  \
-                   ", 0;\n"                                                                   \
-                   "wgmma.mma_async.sync.aligned.m64n" #N "k16.f32." NAME "." NAME " {" LIST  \
-                   "}, %" #A ", %" #B ", p, 1, 1, 0, 0;\n}"                                   \
-                   : __VA_ARGS__                                                              \
-                   : "l"(a), "l"(b), "r"(static_cast<int>(add)));                             \
-    }                                                                                         \
+#define WGMMA_OF(N, TYPE, NAME, LIST, A, B, ...)                                                \
+  template <>                                                                                   \
+  struct Wgmma<N, Half::TYPE> {                                                                 \
+    static __device__ __forceinline__ void product(float (&d)[N / 2], uint64_t a, uint64_t b) { \
+      asm volatile(                                                                             \
+          "{\n.reg .pred p;\nsetp.ne.b32 p, 1, 0;\n"                                            \
+          "wgmma.mma_async.sync.aligned.m64n" #N "k16.f32." NAME "." NAME " {" LIST "}, %" #A   \
+          ", %" #B ", p, 1, 1, 0, 0;\n}"                                                        \
+          : __VA_ARGS__                                                                         \
+          : "l"(a), "l"(b));                                                                    \
+    }                                                                                           \
   };
-#define WGMMA(N, LIST, A, B, ADD, ...)                    \
-  WGMMA_OF(N, BF16, "bf16", LIST, A, B, ADD, __VA_ARGS__) \
-  WGMMA_OF(N, FP16, "f16", LIST, A, B, ADD, __VA_ARGS__)
+#define WGMMA(N, LIST, A, B, ...)                    \
+  WGMMA_OF(N, BF16, "bf16", LIST, A, B, __VA_ARGS__) \
+  WGMMA_OF(N, FP16, "f16", LIST, A, B, __VA_ARGS__)
 
 #define TENS_3 TEN() ", " TEN(1) ", " TEN(2)
-WGMMA(64, TENS_3 TWO(3, 0, 1), 32, 33, 34, SUMS_32)
-WGMMA(128, TENS_6 TWO(6, 0, 1) TWO(6, 2, 3), 64, 65, 66, SUMS_64)
-WGMMA(208, TENS_10 TWO(10, 0, 1) TWO(10, 2, 3), 104, 105, 106, SUMS_96, SUMS_4(96), SUMS_4(100))
-WGMMA(216, TENS_10 TWO(10, 0, 1) TWO(10, 2, 3) TWO(10, 4, 5) TWO(10, 6, 7), 108, 109, 110, SUMS_96,
+WGMMA(64, TENS_3 TWO(3, 0, 1), 32, 33, SUMS_32)
+WGMMA(128, TENS_6 TWO(6, 0, 1) TWO(6, 2, 3), 64, 65, SUMS_64)
+WGMMA(208, TENS_10 TWO(10, 0, 1) TWO(10, 2, 3), 104, 105, SUMS_96, SUMS_4(96), SUMS_4(100))
+WGMMA(216, TENS_10 TWO(10, 0, 1) TWO(10, 2, 3) TWO(10, 4, 5) TWO(10, 6, 7), 108, 109, SUMS_96,
       SUMS_4(96), SUMS_4(100), SUMS_4(104))
-WGMMA(224, TENS_11 TWO(11, 0, 1), 112, 113, 114, SUMS_96, SUMS_16(96))
-WGMMA(232, TENS_11 TWO(11, 0, 1) TWO(11, 2, 3) TWO(11, 4, 5), 116, 117, 118, SUMS_96, SUMS_16(96),
+WGMMA(224, TENS_11 TWO(11, 0, 1), 112, 113, SUMS_96, SUMS_16(96))
+WGMMA(232, TENS_11 TWO(11, 0, 1) TWO(11, 2, 3) TWO(11, 4, 5), 116, 117, SUMS_96, SUMS_16(96),
       SUMS_4(112))
 
 #undef TEN

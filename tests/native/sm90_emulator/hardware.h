@@ -264,7 +264,7 @@ using Group = std::vector<std::function<void()>>;
 inline thread_local Group open_group;
 inline thread_local std::vector<Group> groups;
 
-inline void multiply(float* d, int n, uint64_t a, uint64_t b, bool add) {
+inline void multiply(float* d, int n, uint64_t a, uint64_t b) {
   const int lane = thread_index.x % 32, warp = thread_index.x / 32 % 4;
   float rows[2][16];
   for (int i = 0; i < 2; ++i) {
@@ -280,7 +280,6 @@ inline void multiply(float* d, int n, uint64_t a, uint64_t b, bool add) {
       }
       for (int i = 0; i < 2; ++i) {
         float& sum = d[4 * j + 2 * i + half];
-        if (!add) sum = 0;
         for (int k = 0; k < 16; ++k) sum += rows[i][k] * column[k];
       }
     }

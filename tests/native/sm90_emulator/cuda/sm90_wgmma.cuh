@@ -23,12 +23,12 @@ enum class Half { BF16, FP16 };
 template <int N, Half TYPE>
 struct Wgmma {
   static_assert(TYPE == Half::BF16, "the emulator knows bfloat16");
-  static void product(float (&d)[N / 2], uint64_t a, uint64_t b, bool add) {
+  static void product(float (&d)[N / 2], uint64_t a, uint64_t b) {
     float* sums = d;
     if (emulator::eager) {
-      emulator::multiply(sums, N, a, b, add);
+      emulator::multiply(sums, N, a, b);
     } else {
-      emulator::open_group.push_back([=] { emulator::multiply(sums, N, a, b, add); });
+      emulator::open_group.push_back([=] { emulator::multiply(sums, N, a, b); });
     }
   }
 };
