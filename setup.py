@@ -169,7 +169,7 @@ setup(
         Extension(
             "vggfast._native",
             sources=relative("csrc/*.cpp") + relative("csrc/cpu/*.cpp"),
-            depends=[p for kind in ("h", "inc", "cu", "cuh") for p in relative(f"csrc/**/*.{kind}")],
+            depends=relative("csrc/**/*.h") + relative("csrc/**/*.inc") + relative("csrc/**/*.cu*"),
             extra_compile_args=COMPILE_FLAGS,
             extra_link_args=LINK_FLAGS,
             language="c++",
