@@ -27,6 +27,8 @@ CUDA_TARGETS = (
     "arch=compute_90a,code=sm_90a",
     "arch=compute_90,code=compute_90",
 )
+# A file *_sm90.cu uses instructions that only sm_90a has.
+HOPPER_TARGETS = ("arch=compute_90a,code=sm_90a",)
 
 
 def packages() -> list[str]:
@@ -111,14 +113,16 @@ class BuildNative(build_ext):
 
     def _compile_cuda(self, nvcc: str, source: str) -> str:
         target = Path(self.build_temp) / Path(source).with_suffix(".cu.o")
-        headers = [*ROOT.glob("csrc/cuda/*.cuh"), *ROOT.glob("csrc/common/*.h")]
+        headers = [*ROOT.glob("csrc/cuda/*.cuh"), *ROOT.glob("csrc/cuda/*.h")]
+        headers += ROOT.glob("csrc/common/*.h")
+        targets = HOPPER_TARGETS if Path(source).stem.endswith("_sm90") else CUDA_TARGETS
         newest = max(p.stat().st_mtime for p in [ROOT / source, *headers])
         if target.exists() and target.stat().st_mtime > newest:
             return str(target)
         target.parent.mkdir(parents=True, exist_ok=True)
         command = [
             nvcc, "-std=c++17", "-O3", "-Xcompiler", "-fPIC,-fvisibility=hidden", "-Xptxas", "-v",
-            "-I", str(ROOT / "csrc"), *(f"-gencode={t}" for t in CUDA_TARGETS),
+            "-I", str(ROOT / "csrc"), *(f"-gencode={t}" for t in targets),
             "-c", str(ROOT / source), "-o", str(target),
         ]  # fmt: skip
         done = subprocess.run(command, capture_output=True, text=True, check=False)
@@ -128,6 +132,13 @@ class BuildNative(build_ext):
         if any(" 0 bytes spill stores, 0 bytes spill loads" not in line for line in spills):
             target.unlink()
             sys.exit(f"vggfast: registers spill in {source}:\n" + "\n".join(spills))
+        # ptxas says so when it ignores setmaxnreg or makes wgmma wait for each other.
+        warned = [
+            line for line in done.stderr.splitlines() if "setmaxnreg" in line or "wgmma" in line
+        ]
+        if warned:
+            target.unlink()
+            sys.exit(f"vggfast: nvcc warned of {source}:\n" + "\n".join(warned))
         return str(target)
 
 
@@ -158,7 +169,7 @@ setup(
         Extension(
             "vggfast._native",
             sources=relative("csrc/*.cpp") + relative("csrc/cpu/*.cpp"),
-            depends=relative("csrc/**/*.h") + relative("csrc/**/*.inc"),
+            depends=relative("csrc/**/*.h") + relative("csrc/**/*.inc") + relative("csrc/**/*.cu*"),
             extra_compile_args=COMPILE_FLAGS,
             extra_link_args=LINK_FLAGS,
             language="c++",

@@ -322,6 +322,7 @@ PYBIND11_MODULE(_native, m) {
   m.def("linear_wgrad", &linear_wgrad, py::arg("grad"), py::arg("x"), py::arg("dw"), py::arg("m"),
         py::arg("k"), py::arg("o"), py::arg("threads"));
 #if VGGFAST_WITH_CUDA
+  vggfast::bind_sm90(m);
   m.def("cuda_maxpool2x2", &cuda_maxpool2x2, py::arg("x"), py::arg("y"), py::arg("argmax"),
         py::arg("n"), py::arg("h"), py::arg("width"), py::arg("c"), py::arg("stream"));
   m.def("cuda_maxpool2x2_backward", &cuda_maxpool2x2_backward, py::arg("grad"), py::arg("argmax"),

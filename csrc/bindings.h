@@ -45,6 +45,9 @@ inline void check_linear(long m, long k, long o, int threads) {
 // The kernels in bfloat16 (bindings_bf16.cpp).
 void bind_bf16(pybind11::module_& m);
 
+// The convolution for Hopper (bindings_sm90.cpp); only where the build holds CUDA.
+void bind_sm90(pybind11::module_& m);
+
 // Name of their instruction set, or why there is none.
 const char* bf16_isa(const char** why);
 

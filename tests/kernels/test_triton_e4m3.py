@@ -127,7 +127,7 @@ def test_gates_of_the_machine_code_can_fail() -> None:
     case_ = next(compile_cases.e4m3_cases(ENTRIES[0], False))
     counts = dict.fromkeys(compile_check.COUNTED, 0)
     facts = compile_check.Facts(
-        "e4m3", 0, 0, 0, 0.0, {**counts, "HGMMA": 4, "UTMALDG": 8}, 2, set(), 4
+        "e4m3", 0, 100, 0, 0.0, {**counts, "HGMMA": 4, "UTMALDG": 8}, 2, set(), 4
     )
     assert list(compile_check._failures(case_, facts)) == [
         "no QGMMA",
