@@ -34,6 +34,7 @@ def packages() -> list[str]:
     return [
         *find_packages(str(ROOT), include=["vggfast", "vggfast.*"]),
         "vggfast.kernels",
+        "vggfast.csrc",
         *(f"vggfast.kernels.{name}" for name in kernels),
     ]
 
@@ -92,6 +93,8 @@ class BuildNative(build_ext):
         ext.include_dirs += [pybind11.get_include(), str(ROOT / "csrc")]
         ext.define_macros.append(("VGGFAST_WITH_CUDA", "1" if nvcc else "0"))
         if nvcc:
+            targets = " ".join(t.split("code=")[1] for t in CUDA_TARGETS)
+            ext.define_macros.append(("VGGFAST_CUDA_TARGETS", f'"{targets}"'))
             ext.extra_objects += [self._compile_cuda(nvcc, source) for source in cuda_sources]
             ext.library_dirs.append(str(nvcc_library_dir(nvcc)))
             ext.libraries += ["cudart_static", "dl", "rt", "pthread"]
@@ -111,7 +114,7 @@ class BuildNative(build_ext):
 
     def _compile_cuda(self, nvcc: str, source: str) -> str:
         target = Path(self.build_temp) / Path(source).with_suffix(".cu.o")
-        headers = [*ROOT.glob("csrc/cuda/*.cuh"), *ROOT.glob("csrc/common/*.h")]
+        headers = [p for p in ROOT.glob("csrc/**/*") if p.suffix in (".h", ".cuh")]
         newest = max(p.stat().st_mtime for p in [ROOT / source, *headers])
         if target.exists() and target.stat().st_mtime > newest:
             return str(target)
@@ -152,13 +155,20 @@ COMPILE_FLAGS, LINK_FLAGS = flags()
 
 setup(
     packages=packages(),
-    package_dir={"vggfast": "vggfast", "vggfast.kernels": "kernels"},
-    package_data={"vggfast": ["py.typed", "backends/*.json"], "vggfast.kernels": ["*.json"]},
+    package_dir={"vggfast": "vggfast", "vggfast.kernels": "kernels", "vggfast.csrc": "csrc"},
+    # The CUDA kernels' sources go along: CuPy compiles them where this build had no nvcc.
+    package_data={
+        "vggfast": ["py.typed", "backends/*.json"],
+        "vggfast.kernels": ["*.json"],
+        "vggfast.csrc": ["common/*.h", "cuda/*.cuh"],
+    },
     ext_modules=[
         Extension(
             "vggfast._native",
-            sources=relative("csrc/*.cpp") + relative("csrc/cpu/*.cpp"),
-            depends=relative("csrc/**/*.h") + relative("csrc/**/*.inc"),
+            sources=relative("csrc/*.cpp")
+            + relative("csrc/cpu/*.cpp")
+            + relative("csrc/emulator/*.cpp"),
+            depends=relative("csrc/**/*.h") + relative("csrc/**/*.inc") + relative("csrc/**/*.cuh"),
             extra_compile_args=COMPILE_FLAGS,
             extra_link_args=LINK_FLAGS,
             language="c++",

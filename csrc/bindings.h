@@ -45,6 +45,10 @@ inline void check_linear(long m, long k, long o, int threads) {
 // The kernels in bfloat16 (bindings_bf16.cpp).
 void bind_bf16(pybind11::module_& m);
 
+// The CUDA kernels, on a GPU and emulated (bindings_cuda.cpp), and what build_config says of them.
+void bind_cuda(pybind11::module_& m);
+void cuda_config(pybind11::dict& config);
+
 // Name of their instruction set, or why there is none.
 const char* bf16_isa(const char** why);
 

@@ -15,6 +15,7 @@ import torch
 from vggfast.backends.base import OPS, WEIGHTS, Backend, Call
 from vggfast.backends.cpu import CpuBackend
 from vggfast.backends.cpu_conv import exact
+from vggfast.backends.cuda import CudaBackend
 from vggfast.backends.eager import EagerBackend
 from vggfast.backends.triton import TritonBackend, get_fp32_precision, set_fp32_precision
 from vggfast.errors import BackendError, InputError
@@ -25,10 +26,13 @@ __all__ = [
 ]  # fmt: skip
 
 # Construction has no side effect: what a backend needs is loaded when it is first asked.
-_TABLE: dict[str, Backend] = {b.name: b for b in (EagerBackend(), CpuBackend(), TritonBackend())}
+_TABLE: dict[str, Backend] = {
+    b.name: b for b in (EagerBackend(), CpuBackend(), TritonBackend(), CudaBackend())
+}
 
 # The automatic order by device type; a device that is not named gets eager. Triton's interpreter
-# can run on a CPU tensor, but only when forced: it is thousands of times slower.
+# can run on a CPU tensor, but only when forced: it is thousands of times slower. cuda is left out
+# because nothing says that it is faster.
 _AUTOMATIC: dict[str, tuple[str, ...]] = {"cuda": ("triton", "eager"), "cpu": ("cpu", "eager")}
 
 
@@ -116,10 +120,10 @@ def explain(
         call = Call(op, kind, dtype, c_in=64, c_out=64)
         try:
             chosen = select(call, backend)
-            rows.append(f"  {op:<11} {chosen.name:<7} {chosen.how(op, dtype, weights)}")
+            rows.append(f"  {op:<13} {chosen.name:<7} {chosen.how(op, dtype, weights)}")
         except BackendError as error:
             chosen = None
-            rows.append(f"  {op:<11} none    {error}")
+            rows.append(f"  {op:<13} none    {error}")
         if op == OPS[0]:
             rows += [f"    not {b.name}: {reason}" for b, reason in _refusals(call, chosen)]
     return "\n".join(rows)
