@@ -11,7 +11,8 @@ from __future__ import annotations
 import importlib.util
 import os
 import struct
-from typing import NamedTuple
+from functools import lru_cache
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -41,6 +42,12 @@ def emulating() -> bool:
     return os.environ.get("VGGFAST_CUDA_EMULATE") == "1"
 
 
+@lru_cache(maxsize=1)
+def _config() -> dict[str, Any]:
+    config: dict[str, Any] = native.module().build_config()
+    return config
+
+
 def why_not_built() -> str | None:
     """Why the extension's CUDA kernels are not used, or None if they are."""
     if os.environ.get("VGGFAST_CUDA_RTC") == "1":
@@ -48,7 +55,7 @@ def why_not_built() -> str | None:
     missing = native.why_missing()
     if missing is not None:
         return missing
-    if not native.module().build_config()["cuda"]:
+    if not _config()["cuda"]:
         return "the native extension was built without CUDA"
     return None
 
@@ -59,7 +66,7 @@ def unavailable() -> str | None:
         missing = native.why_missing()
         if missing is not None:
             return missing
-        if not native.module().build_config()["cuda_emulated"]:
+        if not _config()["cuda_emulated"]:
             return "VGGFAST_CUDA_EMULATE=1 needs Linux"
         return None
     if not torch.cuda.is_available():
@@ -95,7 +102,7 @@ def how() -> str:
         return "emulated on the CPU"
     if why_not_built() is not None:
         return "compiled by CuPy"
-    return f"built by nvcc for {native.module().build_config()['cuda_targets']}"
+    return f"built by nvcc for {_config()['cuda_targets']}"
 
 
 def pack(layout: str, *values: float) -> bytes:
