@@ -125,7 +125,7 @@ gpu: $(BUILT)
 	@case "$(STAGE)" in \
 	  test) $(PYTEST) -q -m "not long" $(ARGS) 2>&1 | tee "$(OUT)/gpu-tests.txt"; \
 	    if command -v compute-sanitizer >/dev/null; then \
-	      timeout 150 compute-sanitizer --error-exitcode 1 $(PYTEST) -q -k "$(SANITIZE)" tests/kernels 2>&1 | tee "$(OUT)/gpu-sanitizer.txt"; \
+	      timeout 150 compute-sanitizer --error-exitcode 1 $(PYTEST) -q -k "$(SANITIZE)" tests/kernels tests/cuda 2>&1 | tee "$(OUT)/gpu-sanitizer.txt"; \
 	    else echo "vggfast: compute-sanitizer is not on PATH, memory was not checked"; fi ;; \
 	  bench) for net in $(NETS); do $(RUN) bench/run.py --net $$net --device cuda --seconds 140 --out "$(OUT)" $(ARGS); done ;; \
 	  *) echo "vggfast: STAGE: got '$(STAGE)', allowed are test, bench" >&2; exit 2 ;; \

@@ -91,16 +91,16 @@ class BuildNative(build_ext):
         nvcc, why = wanted_nvcc()
         cuda_sources = relative("csrc/cuda/*.cu")
         ext.include_dirs += [pybind11.get_include(), str(ROOT / "csrc")]
+        targets = " ".join(t.split("code=")[1] for t in CUDA_TARGETS)
         ext.define_macros.append(("VGGFAST_WITH_CUDA", "1" if nvcc else "0"))
         if nvcc:
-            targets = " ".join(t.split("code=")[1] for t in CUDA_TARGETS)
             ext.define_macros.append(("VGGFAST_CUDA_TARGETS", f'"{targets}"'))
             ext.extra_objects += [self._compile_cuda(nvcc, source) for source in cuda_sources]
             ext.library_dirs.append(str(nvcc_library_dir(nvcc)))
             ext.libraries += ["cudart_static", "dl", "rt", "pthread"]
         super().build_extension(ext)
         isas = sorted({Path(s).stem.split("__")[1] for s in relative("csrc/cpu/*__*.cpp")})
-        cuda = f"yes ({len(cuda_sources)} files, {nvcc})" if nvcc else f"no ({why})"
+        cuda = f"yes ({len(cuda_sources)} files for {targets}, {nvcc})" if nvcc else f"no ({why})"
         print(
             f"vggfast: built vggfast._native; CPU kernels: {', '.join(isas)}; CUDA kernels: {cuda}"
         )

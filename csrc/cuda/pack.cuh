@@ -39,12 +39,19 @@ __device__ __forceinline__ Pack<T, kCount> load_pack(const T* from) {
   return out;
 }
 
-template <typename T, int kCount>
-__device__ __forceinline__ void store_pack(T* to, const Pack<T, kCount>& pack) {
-  using W = typename Word<sizeof(T) * kCount>::Type;
-  W word;
+// 16 bytes to global memory. nvcc cuts a plain store of a uint4 made of elements in four, at times.
+template <typename T>
+__device__ __forceinline__ void store_pack(T* to, const Pack<T>& pack) {
+  uint4 word;
   memcpy(&word, &pack, sizeof(word));
-  *reinterpret_cast<W*>(to) = word;
+#ifdef __CUDA_ARCH__
+  asm volatile("st.global.v4.u32 [%0], {%1, %2, %3, %4};"
+               :
+               : "l"(to), "r"(word.x), "r"(word.y), "r"(word.z), "r"(word.w)
+               : "memory");
+#else
+  *reinterpret_cast<uint4*>(to) = word;
+#endif
 }
 
 // Two 16-bit floats in a register, `low` in the lower half.

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from vggfast.backends import cuda_kernels, cuda_launch
-from vggfast.backends.base import Backend, Call
+from vggfast.backends.base import Backend, Call, to_channels_last
 from vggfast.backends.cuda_launch import aligned
 
 
@@ -71,7 +71,8 @@ class CudaBackend(Backend):
             dx = torch.ops.aten.convolution_backward(
                 _masked(grad, mask), x, w.contiguous(memory_format=torch.channels_last), None,
                 [1, 1], [1, 1], [1, 1], False, [0, 0], 1, [True, False, False],
-            )[0].contiguous(memory_format=torch.channels_last)  # fmt: skip
+            )[0]  # fmt: skip
+            dx = to_channels_last(dx)
         if needs[1]:
             if not aligned(grad, mask):
                 grad, mask = _masked(grad, mask).clone(), None
