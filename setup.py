@@ -157,6 +157,7 @@ setup(
     packages=packages(),
     package_dir={"vggfast": "vggfast", "vggfast.kernels": "kernels", "vggfast.csrc": "csrc"},
     # The CUDA kernels' sources go along: CuPy compiles them where this build had no nvcc.
+    include_package_data=False,  # MANIFEST.in would take all of csrc into wheels too
     package_data={
         "vggfast": ["py.typed", "backends/*.json"],
         "vggfast.kernels": ["*.json"],

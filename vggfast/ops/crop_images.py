@@ -91,7 +91,9 @@ def _table(
     sizes: object | None,
 ) -> np.ndarray:
     """The crops as structs, found to lie within ``images``."""
-    count = len(corners)  # type: ignore[arg-type]
+    if not hasattr(corners, "__len__"):
+        raise InputError(f"corners: got {type(corners).__name__}, allowed is (N, 2)")
+    count = len(corners)
     yx = _values("corners", corners, (count, 2), np.int64)
     if images.dim() == 4 and images.shape[3] == 3 and offsets is None and sizes is None:
         if images.shape[0] != count:
@@ -110,17 +112,18 @@ def _table(
         min(height.min(), width.min()) < 1 or max(height.max(), width.max()) > _LARGEST // 3
     ):
         raise InputError("sizes: got a height or width out of range, allowed is at least 1")
-    if count and (start.min() < 0 or (start + 3 * height * width).max() > images.numel()):
-        raise InputError(f"offsets: an image reaches out of the {images.numel()} bytes of images")
-    if count and np.abs(yx).max() > _LARGEST // 2:
-        raise InputError(f"corners: got {np.abs(yx).max()}, allowed are up to {_LARGEST // 2}")
+    most = images.numel()
+    # The first two keep the sum from overflowing.
+    if count and (
+        start.min() < 0 or start.max() > most or (start + 3 * height * width).max() > most
+    ):
+        raise InputError(f"offsets: an image reaches out of the {most} bytes of images")
+    far = _LARGEST // 2
+    if count and (yx.min() < -far or yx.max() > far):
+        raise InputError(f"corners: got {yx.min()} to {yx.max()}, allowed are {-far} to {far}")
     table = np.zeros(count, CROP)
-    table["offset"], table["stride"], table["height"], table["width"] = (
-        start,
-        3 * width,
-        height,
-        width,
-    )
+    table["offset"], table["stride"] = start, 3 * width
+    table["height"], table["width"] = height, width
     table["y"], table["x"] = yx.T
     if flips is not None:
         table["flip"] = _values("flips", flips, (count,), np.bool_)

@@ -57,9 +57,9 @@ class SGD(Optimizer):
         *,
         maximize: bool = False,
     ) -> None:
-        for name, value in (("lr", lr), ("momentum", momentum), ("weight_decay", weight_decay)):
-            if isinstance(value, Tensor) or not value >= 0:
-                raise InputError(f"{name}: got {value}, allowed is a number of at least 0")
+        _check_number("lr", lr)
+        _check_number("momentum", momentum)
+        _check_number("weight_decay", weight_decay)
         if nesterov and (momentum <= 0 or dampening != 0):
             raise InputError(
                 f"nesterov: got momentum {momentum} and dampening {dampening}, allowed are a "
@@ -157,6 +157,11 @@ class SGD(Optimizer):
         state["master_param"] = p.detach().float() if kept is None else _as_laid(kept, p)
         master: Tensor = state["master_param"]
         return master
+
+
+def _check_number(name: str, value: Any) -> None:
+    if isinstance(value, Tensor) or not value >= 0:
+        raise InputError(f"{name}: got {value}, allowed is a number of at least 0")
 
 
 def _step(group: dict[str, Any]) -> cuda_sgd.Step:
