@@ -3,6 +3,7 @@
 #ifdef __linux__
 #include <ucontext.h>
 
+#include <memory>
 #include <vector>
 
 #include "emulator/cuda.h"
@@ -37,7 +38,8 @@ struct Block {
   const Kernel* kernel;
   const void* params;
   std::vector<Fiber> fibers;
-  std::vector<char> stacks;
+  std::unique_ptr<char[]> stacks;  // kept from launch to launch
+  size_t stacks_size;
   std::vector<Meeting> warps;
   std::vector<Lane> lanes;  // two sets: a fast lane may give again before a slow one has looked
   std::vector<unsigned long> exchanges;
@@ -78,7 +80,7 @@ void start_block() {
   for (unsigned i = 0; i < threads.x; ++i) {
     Fiber& fiber = now.fibers[i];
     getcontext(&fiber.context);
-    fiber.context.uc_stack.ss_sp = now.stacks.data() + i * kStack;
+    fiber.context.uc_stack.ss_sp = now.stacks.get() + i * kStack;
     fiber.context.uc_stack.ss_size = kStack;
     fiber.context.uc_link = nullptr;
     fiber.ended = false;
@@ -135,7 +137,10 @@ const char* launch(const Kernel& kernel, unsigned blocks_x, unsigned blocks_y,
   blocks = {blocks_x, blocks_y, 1};
   threads = {block_threads, 1, 1};
   now.fibers.resize(block_threads);
-  now.stacks.resize(block_threads * kStack);
+  if (now.stacks_size < block_threads * kStack) {
+    now.stacks_size = block_threads * kStack;
+    now.stacks.reset(new char[now.stacks_size]);
+  }
   bool ended = true;
   for (unsigned y = 0; ended && y < blocks_y; ++y) {
     for (unsigned x = 0; ended && x < blocks_x; ++x) {
@@ -144,7 +149,6 @@ const char* launch(const Kernel& kernel, unsigned blocks_x, unsigned blocks_y,
     }
   }
   now.fibers.clear();
-  now.stacks = {};
   return ended ? nullptr : "some threads of a block wait at a barrier that others never reach";
 }
 

@@ -10,9 +10,16 @@ from tests.cuda.conftest import DTYPES
 from tests.tolerance import assert_close
 from vggfast import ops, reference
 
-# Part segments, one row, all of 64 outputs and more, part groups of them.
-CASES = [((2, 3, 5, 19), 64), ((1, 3, 3, 33), 8), ((1, 1, 4, 6), 72), ((2, 2, 1, 16), 40),
-         ((1, 3, 1, 1), 16), ((3, 3, 2, 48), 136)]  # fmt: skip
+# Size of x, outputs, ReLU, bias: part segments, one row, all of 64 outputs and more, part groups.
+CASES = [
+    ((2, 3, 5, 19), 64, True, True),
+    ((2, 3, 5, 19), 64, False, False),
+    ((1, 3, 3, 33), 8, True, False),
+    ((1, 1, 4, 6), 72, True, True),
+    ((2, 2, 1, 16), 40, False, True),
+    ((1, 3, 1, 1), 16, True, True),
+    ((3, 3, 2, 48), 136, True, True),
+]
 
 
 def _case(size: tuple[int, ...], c_out: int, dtype: torch.dtype) -> list[Tensor]:
@@ -22,8 +29,7 @@ def _case(size: tuple[int, ...], c_out: int, dtype: torch.dtype) -> list[Tensor]
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
-@pytest.mark.parametrize(("size", "c_out"), CASES, ids=str)
-@pytest.mark.parametrize(("relu", "bias"), [(True, True), (False, True), (True, False)])
+@pytest.mark.parametrize(("size", "c_out", "relu", "bias"), CASES, ids=str)
 def test_result_and_gradients(size, c_out, relu, bias, dtype, device):
     args = _case(size, c_out, dtype)[: 3 if bias else 2]
     z = reference.conv3x3(*(a.double() for a in args), *[None] * (3 - len(args)), False, False)
