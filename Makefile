@@ -20,7 +20,7 @@ ISAS ?= amx avx512 avx2 scalar
 SANITIZED := build/sanitize
 SANITIZED_TESTS := tests/native/test_native.py tests/native/test_winograd.py tests/native/test_threads.py \
   tests/native/test_layouts.py tests/ops/test_conv3x3.py tests/ops/test_gemm_ops.py \
-  tests/ops/test_linear_bf16_weights.py tests/ops/test_maxpool2x2.py
+  tests/ops/test_linear_bf16_weights.py tests/ops/test_maxpool2x2.py tests/cuda
 SANITIZED_BUT := "not eager and not instruction_set and not repeat and not layers_of_the_network"
 VENV ?= .venv
 

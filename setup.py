@@ -36,6 +36,7 @@ def packages() -> list[str]:
     return [
         *find_packages(str(ROOT), include=["vggfast", "vggfast.*"]),
         "vggfast.kernels",
+        "vggfast.csrc",
         *(f"vggfast.kernels.{name}" for name in kernels),
     ]
 
@@ -92,14 +93,16 @@ class BuildNative(build_ext):
         nvcc, why = wanted_nvcc()
         cuda_sources = relative("csrc/cuda/*.cu")
         ext.include_dirs += [pybind11.get_include(), str(ROOT / "csrc")]
+        targets = " ".join(t.split("code=")[1] for t in CUDA_TARGETS)
         ext.define_macros.append(("VGGFAST_WITH_CUDA", "1" if nvcc else "0"))
         if nvcc:
+            ext.define_macros.append(("VGGFAST_CUDA_TARGETS", f'"{targets}"'))
             ext.extra_objects += [self._compile_cuda(nvcc, source) for source in cuda_sources]
             ext.library_dirs.append(str(nvcc_library_dir(nvcc)))
             ext.libraries += ["cudart_static", "dl", "rt", "pthread"]
         super().build_extension(ext)
         isas = sorted({Path(s).stem.split("__")[1] for s in relative("csrc/cpu/*__*.cpp")})
-        cuda = f"yes ({len(cuda_sources)} files, {nvcc})" if nvcc else f"no ({why})"
+        cuda = f"yes ({len(cuda_sources)} files for {targets}, {nvcc})" if nvcc else f"no ({why})"
         print(
             f"vggfast: built vggfast._native; CPU kernels: {', '.join(isas)}; CUDA kernels: {cuda}"
         )
@@ -113,8 +116,7 @@ class BuildNative(build_ext):
 
     def _compile_cuda(self, nvcc: str, source: str) -> str:
         target = Path(self.build_temp) / Path(source).with_suffix(".cu.o")
-        headers = [*ROOT.glob("csrc/cuda/*.cuh"), *ROOT.glob("csrc/cuda/*.h")]
-        headers += ROOT.glob("csrc/common/*.h")
+        headers = [p for p in ROOT.glob("csrc/**/*") if p.suffix in (".h", ".cuh")]
         targets = HOPPER_TARGETS if Path(source).stem.endswith("_sm90") else CUDA_TARGETS
         newest = max(p.stat().st_mtime for p in [ROOT / source, *headers])
         if target.exists() and target.stat().st_mtime > newest:
@@ -163,12 +165,20 @@ COMPILE_FLAGS, LINK_FLAGS = flags()
 
 setup(
     packages=packages(),
-    package_dir={"vggfast": "vggfast", "vggfast.kernels": "kernels"},
-    package_data={"vggfast": ["py.typed", "backends/*.json"], "vggfast.kernels": ["*.json"]},
+    package_dir={"vggfast": "vggfast", "vggfast.kernels": "kernels", "vggfast.csrc": "csrc"},
+    # The CUDA kernels' sources go along: CuPy compiles them where this build had no nvcc.
+    include_package_data=False,  # MANIFEST.in would take all of csrc into wheels too
+    package_data={
+        "vggfast": ["py.typed", "backends/*.json"],
+        "vggfast.kernels": ["*.json"],
+        "vggfast.csrc": ["common/*.h", "cuda/*.cuh"],
+    },
     ext_modules=[
         Extension(
             "vggfast._native",
-            sources=relative("csrc/*.cpp") + relative("csrc/cpu/*.cpp"),
+            sources=relative("csrc/*.cpp")
+            + relative("csrc/cpu/*.cpp")
+            + relative("csrc/emulator/*.cpp"),
             depends=relative("csrc/**/*.h") + relative("csrc/**/*.inc") + relative("csrc/**/*.cu*"),
             extra_compile_args=COMPILE_FLAGS,
             extra_link_args=LINK_FLAGS,

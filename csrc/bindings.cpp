@@ -10,9 +10,6 @@
 #include "bindings.h"
 #include "cpu/memory.h"
 #include "cpu/threads.h"
-#if VGGFAST_WITH_CUDA
-#include "cuda/maxpool2x2.h"
-#endif
 
 namespace py = pybind11;
 using vggfast::bytes;
@@ -241,32 +238,10 @@ py::dict build_config() {
 #else
   config["openmp"] = false;
 #endif
-  config["cuda"] = static_cast<bool>(VGGFAST_WITH_CUDA);
+  vggfast::cuda_config(config);
   config["compiler"] = __VERSION__;
   return config;
 }
-
-#if VGGFAST_WITH_CUDA
-void check_cuda(const char* error) {
-  if (error != nullptr) throw std::runtime_error(std::string("CUDA: ") + error);
-}
-
-void cuda_maxpool2x2(Pointer x, Pointer y, Pointer argmax, long n, long h, long width, long c,
-                     Pointer stream) {
-  const PoolShape s = vggfast::pool_shape(n, h, width, c, true, 1);
-  require(x && y, "x and y must not be null");
-  check_cuda(vggfast::cuda_maxpool2x2(floats(x), floats(y), bytes(argmax), s.n, s.h, s.w, s.c,
-                                      reinterpret_cast<void*>(stream)));
-}
-
-void cuda_maxpool2x2_backward(Pointer grad, Pointer argmax, Pointer dx, long n, long h, long width,
-                              long c, Pointer stream) {
-  const PoolShape s = vggfast::pool_shape(n, h, width, c, true, 1);
-  require(grad && argmax && dx, "grad, argmax and dx must not be null");
-  check_cuda(vggfast::cuda_maxpool2x2_backward(floats(grad), bytes(argmax), floats(dx), s.n, s.h,
-                                               s.w, s.c, reinterpret_cast<void*>(stream)));
-}
-#endif
 
 }  // namespace
 
@@ -323,10 +298,6 @@ PYBIND11_MODULE(_native, m) {
         py::arg("k"), py::arg("o"), py::arg("threads"));
 #if VGGFAST_WITH_CUDA
   vggfast::bind_sm90(m);
-  m.def("cuda_maxpool2x2", &cuda_maxpool2x2, py::arg("x"), py::arg("y"), py::arg("argmax"),
-        py::arg("n"), py::arg("h"), py::arg("width"), py::arg("c"), py::arg("stream"));
-  m.def("cuda_maxpool2x2_backward", &cuda_maxpool2x2_backward, py::arg("grad"), py::arg("argmax"),
-        py::arg("dx"), py::arg("n"), py::arg("h"), py::arg("width"), py::arg("c"),
-        py::arg("stream"));
 #endif
+  vggfast::bind_cuda(m);
 }

@@ -47,6 +47,9 @@ void bind_bf16(pybind11::module_& m);
 
 // The convolution for Hopper (bindings_sm90.cpp); only where the build holds CUDA.
 void bind_sm90(pybind11::module_& m);
+// The CUDA kernels, on a GPU and emulated (bindings_cuda.cpp), and what build_config says of them.
+void bind_cuda(pybind11::module_& m);
+void cuda_config(pybind11::dict& config);
 
 // Name of their instruction set, or why there is none.
 const char* bf16_isa(const char** why);

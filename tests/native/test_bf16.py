@@ -57,7 +57,7 @@ def test_without_the_instructions_it_says_so():
     )
     if "this CPU lacks" in done.stderr:
         pytest.skip("this CPU lacks avx2")
-    assert "conv3x3     eager" in done.stdout
+    assert "conv3x3       eager" in done.stdout
     assert "not cpu: its bfloat16 kernels need AVX512-BF16 or AMX" in done.stdout
 
 

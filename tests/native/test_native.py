@@ -110,7 +110,8 @@ def test_build_config_says_what_was_built():
     assert config["bf16_isa"] in ("amx", "avx512bf16", "scalar", None)
     assert (config["bf16_isa"] is None) == (config["bf16_why_not"] is not None)
     assert set(config) == {
-        "cpu_isa", "cpu_splits", "bf16_isa", "bf16_why_not", "openmp", "cuda", "compiler",
+        "cpu_isa", "cpu_splits", "bf16_isa", "bf16_why_not", "openmp", "cuda", "cuda_targets",
+        "cuda_emulated", "compiler",
     }  # fmt: skip
 
 

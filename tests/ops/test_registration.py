@@ -36,6 +36,10 @@ CASES = {
         torch.randn(3, 8), torch.randn(5, 8).bfloat16(), torch.randn(5), True, None,
     ),
     "lrn": lambda: (_leaf(2, 6, 3, 3), 5, 2.0, 1e-4, 0.75, None),
+    "cross_entropy": lambda: (_leaf(3, 6), torch.tensor([0, 5, 2]), 0.1, None),
+    "cross_entropy_backward": lambda: (
+        torch.ones(()), torch.randn(3, 6), torch.tensor([0, 5, 2]), torch.zeros(3, 2), 0.1, None,
+    ),
     "lrn_backward": lambda: (_map(2, 6, 3, 3), _map(2, 6, 3, 3), 5, 2.0, 1e-4, 0.75, None),
 }  # fmt: skip
 

@@ -18,6 +18,7 @@ from torch import Tensor
 from vggfast.backends.base import OPS, WEIGHTS, Backend, Call, Holding
 from vggfast.backends.cpu import CpuBackend
 from vggfast.backends.cpu_conv import exact
+from vggfast.backends.cuda import CudaBackend
 from vggfast.backends.eager import EagerBackend
 from vggfast.backends.triton import TritonBackend, get_fp32_precision, set_fp32_precision
 from vggfast.errors import BackendError, InputError
@@ -28,10 +29,13 @@ __all__ = [
 ]  # fmt: skip
 
 # Construction has no side effect: what a backend needs is loaded when it is first asked.
-_TABLE: dict[str, Backend] = {b.name: b for b in (EagerBackend(), CpuBackend(), TritonBackend())}
+_TABLE: dict[str, Backend] = {
+    b.name: b for b in (EagerBackend(), CpuBackend(), TritonBackend(), CudaBackend())
+}
 
 # The automatic order by device type; a device that is not named gets eager. Triton's interpreter
-# can run on a CPU tensor, but only when forced: it is thousands of times slower.
+# can run on a CPU tensor, but only when forced: it is thousands of times slower. cuda is left out
+# because nothing says that it is faster.
 _AUTOMATIC: dict[str, tuple[str, ...]] = {"cuda": ("triton", "eager"), "cpu": ("cpu", "eager")}
 
 
@@ -173,11 +177,11 @@ def explain(
         call = Call(op, kind, dtype, c_in=64, c_out=64)
         try:
             chosen = select(call, backend)
-            rows.append(f"  {op:<11} {chosen.name:<7} {chosen.how(op, dtype, weights)}")
+            rows.append(f"  {op:<13} {chosen.name:<7} {chosen.how(op, dtype, weights)}")
             rows += [f"    {note}" for note in chosen.notes(op, kind)]
         except BackendError as error:
             chosen = None
-            rows.append(f"  {op:<11} none    {error}")
+            rows.append(f"  {op:<13} none    {error}")
         if op in _out_of_memory:
             rows.append(f"    {_out_of_memory[op]}")
         if op == OPS[0]:

@@ -15,7 +15,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-OPS = ("conv3x3", "maxpool2x2", "conv1x1", "lrn", "linear")
+from vggfast.backends import library
+
+OPS = ("conv3x3", "maxpool2x2", "conv1x1", "lrn", "linear", "cross_entropy", "crop_images")
 
 
 # How the weights of FC layers may be stored in float32 inference.
@@ -194,6 +196,52 @@ class Backend:
     def maxpool2x2_backward(self, grad: Tensor, argmax: Tensor, height: int, width: int) -> Tensor:
         """dx (N, C, height, width): ``grad`` at each window's winner, zero elsewhere."""
         raise NotImplementedError
+
+    def lrn(self, x: Tensor, n: int, k: float, alpha: float, beta: float) -> Tensor:
+        """y (N, C, H, W) of ``ops.lrn``; sums in float32 at least."""
+        return empty_as(x).copy_(library.lrn(x, n, k, alpha, beta))
+
+    def lrn_backward(
+        self, grad: Tensor, x: Tensor, n: int, k: float, alpha: float, beta: float
+    ) -> Tensor:
+        """dx (N, C, H, W) of :meth:`lrn`."""
+        return empty_as(x).copy_(library.lrn_backward(grad, x, n, k, alpha, beta))
+
+    def cross_entropy(
+        self, logits: Tensor, labels: Tensor, smoothing: float
+    ) -> tuple[Tensor, Tensor]:
+        """The mean loss () and, for backward, ``kept`` (N, 2).
+
+        That is, of each row, the largest logit and the log of the sum of exp(x - largest).
+
+        logits (N, K), row-major, N, K >= 1; labels (N,) int64. Both results are float32, float64
+        for such logits. A label outside 0 ... K - 1 makes the loss NaN.
+        """
+        return library.cross_entropy(logits, labels, smoothing)
+
+    def cross_entropy_backward(
+        self, grad: Tensor, logits: Tensor, labels: Tensor, kept: Tensor, smoothing: float
+    ) -> Tensor:
+        """The gradient of the logits (N, K), row-major; ``grad`` () is that of the mean loss."""
+        return library.cross_entropy_backward(grad, logits, labels, kept, smoothing)
+
+    def crop_images(
+        self,
+        images: Tensor,
+        crops: Tensor,
+        size: tuple[int, int],
+        mean: tuple[float, ...],
+        std: tuple[float, ...],
+        dtype: torch.dtype,
+    ) -> Tensor:
+        """Normalised crops (N, 3, rows, columns) of ``size`` from packed bytes of RGB images.
+
+        ``images``: uint8, contiguous; ``crops``: uint8 (N, 48), the structs of csrc/common/crop.h,
+        on the device of ``images``, found to lie within them.
+        """
+        like = torch.empty(0, dtype=dtype, device=images.device)
+        out = channels_last_empty(crops.shape[0], 3, *size, like)
+        return out.copy_(library.crop_images(images, crops, size, mean, std))
 
 
 def channels_last_empty(n: int, c: int, h: int, w: int, like: Tensor) -> Tensor:

@@ -2,12 +2,34 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import numpy as np
 import torch
 from torch import Tensor
 
 from vggfast.errors import InputError
 
 DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+
+
+def array(name: str, value: Any) -> Any:
+    """``value``, or the tensor that shares its memory if it is another library's array.
+
+    Any array with ``__dlpack__`` (NumPy, CuPy, JAX) enters so, with no copy; but a read-only one of
+    NumPy is copied, since torch knows no read-only tensors. What is no array is left for
+    :func:`tensor` to refuse. A tensor passes through, so ``torch.compile`` sees nothing of this.
+    """
+    if isinstance(value, Tensor) or not hasattr(value, "__dlpack__"):
+        return value
+    if isinstance(value, np.ndarray) and not value.flags.writeable:
+        value = value.copy()
+    try:
+        return torch.from_dlpack(value)
+    except (BufferError, RuntimeError, TypeError, ValueError) as error:
+        raise InputError(
+            f"{name}: got {type(value).__name__}, which torch cannot take over ({error})"
+        ) from None
 
 
 def tensor(name: str, value: object) -> None:
@@ -47,10 +69,12 @@ def alike(x: Tensor, **others: Tensor | None) -> None:
         beside(x, name, value)
 
 
-def beside(x: Tensor, name: str, value: Tensor) -> None:
-    """``value`` is on the device of ``x``."""
+def beside(x: Tensor, name: str, value: Tensor, as_name: str = "x") -> None:
+    """``value`` is on the device of ``x``, which the caller knows as ``as_name``."""
     if value.device != x.device:
-        raise InputError(f"{name}: got device {value.device}, allowed is {x.device}, as x has")
+        raise InputError(
+            f"{name}: got device {value.device}, allowed is {x.device}, as {as_name} has"
+        )
 
 
 def shape(name: str, value: Tensor | None, wanted: tuple[int, ...], meaning: str) -> None:

@@ -45,6 +45,7 @@ def conv3x3(
         InputError: a wrong rank, shape, dtype or device.
         BackendError: a forced backend cannot serve the call.
     """
+    x, w, b = _check.array("x", x), _check.array("w", w), _check.array("b", b)
     for name, value in (("x", x), ("w", w)) if b is None else (("x", x), ("w", w), ("b", b)):
         _check.tensor(name, value)
     wanted = (x, w) if b is None else (x, w, b)

@@ -12,11 +12,9 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from vggfast.backends import Call, select
+from vggfast.backends import Backend, Call, select
 from vggfast.backends.base import empty_as, to_channels_last
 from vggfast.errors import InputError
 from vggfast.ops import _check
@@ -48,6 +46,7 @@ def lrn(
         InputError: a wrong rank, dtype or window.
         BackendError: a forced backend cannot serve the call.
     """
+    x = _check.array("x", x)
     _check.tensor("x", x)
     y: Tensor = _OP(x, n, float(k), float(alpha), float(beta), backend)
     return y
@@ -61,30 +60,13 @@ def _checked(x: Tensor, n: int) -> None:
         raise InputError(f"n: got {n}, allowed is a window of at least 1 channel")
 
 
-def _window_sum(t: Tensor, below: int, above: int) -> Tensor:
-    """Sum of t (N, C, H, W) over channels c - below ... c + above; outside counts as zero."""
-    c = t.shape[1]
-    padded = F.pad(t, (0, 0, 0, 0, below, above))
-    total = padded[:, :c].clone()
-    for i in range(1, below + above + 1):
-        total += padded[:, i : i + c]
-    return total
-
-
-def _scale(a: Tensor, n: int, k: float, alpha: float) -> Tensor:
-    return k + alpha * _window_sum(a * a, n // 2, (n - 1) // 2)
-
-
-def _accurate(x: Tensor) -> Tensor:
-    return x if x.dtype is torch.float64 else x.float()
-
-
 def _kernel(x: Tensor, n: int, k: float, alpha: float, beta: float, backend: str | None) -> Tensor:
     _checked(x, n)
-    select(Call("lrn", x.device.type, x.dtype, x.shape[1], x.shape[1]), backend)
-    a = _accurate(to_channels_last(x))
-    y = empty_as(x)
-    return y.copy_(a * _scale(a, n, k, alpha).pow_(-beta))
+    return _chosen(x, backend).lrn(to_channels_last(x), n, k, alpha, beta)
+
+
+def _chosen(x: Tensor, backend: str | None) -> Backend:
+    return select(Call("lrn", x.device.type, x.dtype, x.shape[1], x.shape[1]), backend)
 
 
 def _fake(x: Tensor, n: int, k: float, alpha: float, beta: float, backend: str | None) -> Tensor:
@@ -104,13 +86,9 @@ def _backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
 def _backward_kernel(
     grad: Tensor, x: Tensor, n: int, k: float, alpha: float, beta: float, backend: str | None
 ) -> Tensor:
-    a, g = _accurate(to_channels_last(x)), _accurate(to_channels_last(grad))
-    s = _scale(a, n, k, alpha)
-    power = s.pow(-beta)
-    # The channels whose window holds c: the window mirrored.
-    spread = _window_sum(g * a * power / s, (n - 1) // 2, n // 2)
-    out = empty_as(x)
-    return out.copy_(g * power - 2 * alpha * beta * a * spread)
+    return _chosen(x, backend).lrn_backward(
+        to_channels_last(grad), to_channels_last(x), n, k, alpha, beta
+    )
 
 
 def _backward_fake(

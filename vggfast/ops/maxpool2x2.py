@@ -30,6 +30,7 @@ def maxpool2x2(x: Tensor, *, backend: str | None = None) -> Tensor:
         InputError: a wrong rank, shape or dtype.
         BackendError: a forced backend cannot serve the call.
     """
+    x = _check.array("x", x)
     _check.tensor("x", x)
     save_argmax = torch.is_grad_enabled() and x.requires_grad
     y: Tensor = _OP(x, save_argmax, backend)[0]

@@ -1,0 +1,5 @@
+"""Optimizers with kernels of their own."""
+
+from vggfast.optim.sgd import SGD
+
+__all__ = ["SGD"]
