@@ -15,6 +15,8 @@ import os
 import shutil
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 from setuptools import Extension, find_packages, setup
@@ -83,11 +85,15 @@ def wanted_nvcc() -> tuple[str | None, str]:
     return nvcc, nvcc or "no nvcc on PATH or in CUDA_HOME"
 
 
+JOBS = os.cpu_count() or 1
+
+
 class BuildNative(build_ext):
     """Compiles each C++ file of csrc, and csrc/cuda with nvcc, and says what came out."""
 
     def build_extension(self, ext: Extension) -> None:
         import pybind11
+        from pybind11.setup_helpers import ParallelCompile
 
         self._require_compiler()
         nvcc, why = wanted_nvcc()
@@ -97,10 +103,13 @@ class BuildNative(build_ext):
         ext.define_macros.append(("VGGFAST_WITH_CUDA", "1" if nvcc else "0"))
         if nvcc:
             ext.define_macros.append(("VGGFAST_CUDA_TARGETS", f'"{targets}"'))
-            ext.extra_objects += [self._compile_cuda(nvcc, source) for source in cuda_sources]
+            with ThreadPoolExecutor(JOBS) as pool:
+                ext.extra_objects += pool.map(partial(self._compile_cuda, nvcc), cuda_sources)
             ext.library_dirs.append(str(nvcc_library_dir(nvcc)))
             ext.libraries += ["cudart_static", "dl", "rt", "pthread"]
-        super().build_extension(ext)
+        # One compiler a core: one file after the other takes minutes.
+        with ParallelCompile(default=JOBS):
+            super().build_extension(ext)
         isas = sorted({Path(s).stem.split("__")[1] for s in relative("csrc/cpu/*__*.cpp")})
         cuda = f"yes ({len(cuda_sources)} files for {targets}, {nvcc})" if nvcc else f"no ({why})"
         print(
