@@ -158,10 +158,10 @@ def choose(
     Of form "loop" only: others run when they are forced.
 
     Args:
-        kernel: "fprop", "wgrad", "first", "first_wgrad", or "dgrad" of a chain, which takes fprop's
-            entries but the persistent ones.
-        arch: 80 or 90.
-        bits: width of the dtype, 16 or 32.
+        kernel: "fprop", "wgrad", "first", "first_wgrad", "e4m3", or "dgrad" of a chain, which takes
+            fprop's entries but the persistent ones.
+        arch: 80 or 90; 90 alone for e4m3.
+        bits: width of the dtype, 8, 16 or 32.
         pixels: (N, H, W) of the map that is tiled.
         c_out, c_in: output and input channels of the product (for dgrad: those of dx and of dz).
         ieee: whether float32 products are made on the ordinary cores.
