@@ -148,15 +148,16 @@ def gluon_case(tile: tiles.Tile, dtype: str, variant: str, share: int | None = N
 
 
 def gluon_cases(every: bool) -> Iterator[Case]:
-    """Every Gluon entry with all of its epilogue, and the first of each split as dgrad."""
+    """The first entry of each split, or ``every`` one, with all of the epilogue and as dgrad."""
     if gluon_plan.absent():
         return
     seen = set()
     for tile in tiles.table():
         if tile.form != "gluon":
             continue
-        yield gluon_case(tile, "bf16", "pool")
         split = gluon_plan.plan(tile, False).constants["SPLIT"]
+        if every or split not in seen:
+            yield gluon_case(tile, "bf16", "pool")
         if every or split not in seen:
             yield gluon_case(tile, "fp16", "dgrad")
         if every:
@@ -325,9 +326,9 @@ def linear_cases(arch: int) -> Iterator[Case]:
 def cases(every: bool = False) -> Iterator[Case]:
     """The compilations of the check, ``every`` one or the default choice.
 
-    By default a fprop entry is compiled with all of its epilogue, and as a chain's dgrad with and
-    without a pool below; the widest 16-bit ones also without the pool and as plain dgrad. fp16 and
-    bf16 share code, so the variants share them out.
+    By default an entry is compiled with all of its epilogue, 16-bit ones also as a chain's dgrad;
+    those without a pool and persistent ones with bias and ReLU. fp16 and bf16 share code, so the
+    variants share them out.
     """
     for tile in tiles.table():
         if tile.form != "loop":
@@ -336,7 +337,8 @@ def cases(every: bool = False) -> Iterator[Case]:
             case = first_case if tile.kernel == "first" else first_wgrad_case
             one, other = ("fp16", "bf16") if tile.bits == 16 else ("fp32", "fp32")
             yield case(tile, one, "pool")
-            yield case(tile, other, "relu")
+            if every or tile.box == (1, 4, 32):
+                yield case(tile, other, "relu")
             if every and case is first_wgrad_case:
                 yield case(tile, other, "dz")
         elif tile.kernel == "e4m3":
@@ -347,7 +349,8 @@ def cases(every: bool = False) -> Iterator[Case]:
                     yield wgrad_case(tile, "fp32", precision)
                 else:
                     yield fprop_case(tile, "fp32", "pool", precision)
-                    yield dgrad_case(tile, "fp32", True, precision)
+                    if every:
+                        yield dgrad_case(tile, "fp32", True, precision)
         elif tile.kernel == "wgrad":
             yield wgrad_case(tile, "bf16")
         else:
@@ -355,10 +358,11 @@ def cases(every: bool = False) -> Iterator[Case]:
                 yield fprop_case(tile, "bf16", "pool")
             if tile.pools and not tile.persistent:
                 yield dgrad_case(tile, "bf16", True)
-            if not tile.persistent:
+            if not tile.persistent and (every or not tile.pools):
                 yield dgrad_case(tile, "fp16", False)
-            if every or tile.bc == 128:
+            if every or not tile.pools or tile.persistent:
                 yield fprop_case(tile, "fp16", "relu")
+            if every:
                 yield fprop_case(tile, "bf16", "dgrad")
             narrow = not tile.persistent and prod(tile.box) <= 128  # wide ones serve large maps
             if narrow and (every or (tile.box[0] == 1 and tile.bk > 16)):
