@@ -6,6 +6,7 @@ import json
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -33,9 +34,13 @@ def tiny(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     monkeypatch.setattr(search, "HOPELESS", 5.0)
     real = tiles.candidates
 
-    def two(kernel: str, arch: int, bits: int) -> list[tiles.Tile]:
-        """The two of the fewest multiplications on these layers."""
-        return sorted(real(kernel, arch, bits), key=lambda t: t.work((1, 16, 16), 16, 8))[:2]
+    def two(kernel: str, arch: int, bits: int, ieee: bool = False) -> list[tiles.Tile]:
+        """The two of the fewest multiplications on these layers, and of the smallest boxes."""
+
+        def size(t: tiles.Tile) -> tuple[int, int]:
+            return t.work((1, 16, 16), 16, 8), prod(t.box)
+
+        return sorted(real(kernel, arch, bits, ieee), key=size)[:2]
 
     monkeypatch.setattr(tiles, "candidates", two)
     tiles._choose.cache_clear()
