@@ -175,7 +175,7 @@ def wgrad_case(tile: tiles.Tile, dtype: str, precision: str = "ieee") -> Case:
         **_sizes("N", "H", "W", "QI", "QO", "C_in", "C_out", "tiles_h", "tiles_w", "tiles"),
         **_sizes("tiles_per_split"),
     }
-    constants = dict(zip(("NI", "TH", "TW"), tile.box, strict=True))
+    constants: dict[str, Any] = dict(zip(("NI", "TH", "TW"), tile.box, strict=True))
     constants.update(
         BC=tile.bc, BK=tile.bk, TAPS=tile.taps, TMA=tile.arch >= 90, PRECISION=precision
     )

@@ -1,6 +1,9 @@
-"""How many programs of the first layer's kernels a multiprocessor holds; needs no torch."""
+"""What the first layer's kernels serve, and how many programs run; needs no torch."""
 
 from .tiles import Tile
+
+CHANNELS = 3  # input channels that these kernels serve: 9 * 3 products fill one step of 32
+TURNS = 16  # programs of fprop per multiprocessor, of which about 4 run at a time
 
 # Warps that a multiprocessor holds by (kernel, generation, bits), without a pool and with one. As
 # programs wait for memory, only others fill the time; compile_check.py sees that registers and

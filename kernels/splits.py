@@ -7,11 +7,18 @@ from math import prod
 
 from .tiles import Tile
 
+MAX_PARTIALS = 1 << 26  # float32 elements of the workspace of a weight gradient: 256 MB
 _LEAST_STEPS = 4  # of a split of fprop: fewer do not fill the pipeline of loads
 _SHARED = 227 << 10  # bytes of a multiprocessor (H100)
 # What decides between more splits and fewer bytes of partial sums, for an H100; an A100 has less of
 # both in about the same proportion.
 _CORE_FLOPS, _BYTES = 4.5e12, 3e12  # a second, of one multiprocessor and of memory
+
+
+def share(items: int, parts: int) -> tuple[int, int]:
+    """Divide ``items`` among about ``parts``: (items each, parts), no part empty."""
+    each = -(-items // max(1, min(parts, items)))
+    return each, -(-items // each)
 
 
 def fprop_splits(tile: Tile, programs: int, steps: int, cores: int) -> int:

@@ -54,10 +54,8 @@ def lines(result: dict[str, Any], gpu: Hardware) -> Iterator[str]:
         yield "the two are not the same GPU: what follows compares a model of one with the other"
     for part in result["layers"]:
         batch, kind = part["batch"], part["pass"]
-        training = kind != "fprop"
         predicted = {
-            (p.group.names[0], p.kind): p
-            for p in model.rows(net, batch, dtype, gpu, size, training)
+            (p.group.names[0], p.kind): p for p in model.rows(net, batch, dtype, gpu, size)
         }
         yield f"layers, {kind}, batch {batch}"
         yield from _header()

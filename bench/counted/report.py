@@ -15,7 +15,7 @@ WHAT = "predicted by counting (bench/roofline.py), never measured"
 def lines(predictions: list[Prediction], gpu: Hardware) -> Iterator[str]:
     """A row a pass of a group of layers, at one batch."""
     yield (
-        f"{'layer':<10} {'x':>2} {'pass':<6} {'GFLOP':>8} {'MB':>7}  {'tile':<32} {'useful':>6} "
+        f"{'layer':<10} {'x':>2} {'pass':<6} {'GFLOP':>8} {'MB':>7}  {'tile':<40} {'useful':>6} "
         f"{'waves':>7} {'fill':>5} {'tensor':>8} {'L2':>8} {'memory':>8} {'extra':>7} {'ms':>8}  "
         "bound"
     )
@@ -28,9 +28,9 @@ def lines(predictions: list[Prediction], gpu: Hardware) -> Iterator[str]:
             fill = f"{t.fill(gpu.multiprocessors):.0%}"
         yield (
             f"{p.group.names[0]:<10} {p.group.count:>2} {p.kind:<6} {p.work.flop / 1e9:>8.2f} "
-            f"{p.work.bytes / 1e6:>7.1f}  {tile:<32} {useful:>6} {waves:>7} {fill:>5} "
+            f"{p.work.bytes / 1e6:>7.1f}  {tile:<40} {useful:>6} {waves:>7} {fill:>5} "
             f"{ms.get('tensor', '-'):>8} {ms.get('l2', '-'):>8} {ms['memory']:>8} "
-            f"{1e3 * p.extra:>7.4f} {1e3 * p.seconds:>8.4f}  {p.bound}"
+            f"{1e3 * (p.extra + p.joined):>7.4f} {1e3 * p.seconds:>8.4f}  {p.bound}"
         )
 
 
@@ -104,14 +104,16 @@ def _row(p: Prediction, gpu: Hardware) -> dict[str, object]:
         "c_out": layer.c_out, "h": layer.h, "w": layer.w, "pool": layer.pool,
         "flop": p.work.flop, "read": p.work.read, "written": p.work.written,
         "extra_bytes": p.extra_bytes, "ms": _ms(p.seconds), "bound": p.bound,
-        "limits_ms": {name: _ms(s) for name, s in p.limits.items()}, "extra_ms": _ms(p.extra),
+        "limits_ms": {name: _ms(s) for name, s in p.limits.items()},
+        "extra_ms": _ms(p.extra + p.joined), "kernels": p.kernels,
     }  # fmt: skip
     if t is not None:
         row |= {
             "tile": t.tile.name, "useful": round(t.useful, 4), "programs": t.programs,
             "waves": round(t.programs / gpu.multiprocessors, 3),
             "fill": round(t.fill(gpu.multiprocessors), 4), "steps": t.steps,
-            "step_bytes": t.step_bytes, "step_flop": t.step_flop,
+            "step_bytes": t.step_bytes, "step_flop": t.step_flop, "splits": t.splits,
+            "grid": list(t.grid),
         }  # fmt: skip
     return row
 

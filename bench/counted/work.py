@@ -11,6 +11,18 @@ PASSES = ("fprop", "mask", "dgrad", "wgrad")  # mask: dz from the gradient, thro
 
 
 @dataclass(frozen=True)
+class Place:
+    """What lies around a convolution in a training step: it is a link of a chain, whose dgrad goes
+    back through the layer below in its epilogue. By default a layer alone."""
+
+    below: Layer | None = None  # the next 3x3 convolution below, if there is one
+    top: bool = True  # whether its gradient comes in through its own ReLU and pool
+
+
+ALONE = Place()
+
+
+@dataclass(frozen=True)
 class Work:
     """``flop``: a multiply-add counts 2. ``read``, ``written``: bytes of device memory."""
 
@@ -23,22 +35,23 @@ class Work:
         return self.read + self.written
 
 
-def applies(layer: Layer, kind: str) -> bool:
-    """The first layer's input needs no gradient; LRN and a lone pool have no weights, no mask."""
+def applies(layer: Layer, kind: str, place: Place = ALONE) -> bool:
+    """The first layer's input needs no gradient, and its wgrad goes through ReLU and pool itself;
+    LRN and a lone pool have no weights, no mask; below a link of a chain the mask is that one's."""
     if layer.op in ("lrn", "maxpool2x2"):
         return kind in ("fprop", "dgrad")
     if kind == "mask":
-        return layer.relu or layer.pool
+        return place.top and layer.name != "conv1_1" and (layer.relu or layer.pool)
     return kind != "dgrad" or layer.name != "conv1_1"
 
 
 def count(
-    layer: Layer, kind: str, n: int, dtype: str, training: bool = False, fused: bool = False
+    layer: Layer, kind: str, n: int, dtype: str, training: bool = False, place: Place = ALONE
 ) -> Work:
     """The work of a pass at ``n`` images. In training a pool's fprop stores its argmax too.
 
-    ``fused``: of "mask", what it adds to the dgrad of the layer above, whose epilogue it is: that
-    reads y and the argmax, and writes z's size instead of y's.
+    A chain's dgrad also reads x, its mask, and the argmax of the layer below, and writes what that
+    layer's map takes. A first layer's wgrad reads the mask itself where no chain has applied it.
     """
     e = ELEMENT[dtype]
     pixels, pooled = n * layer.h * layer.w, n * (layer.h // 2) * (layer.w // 2)
@@ -53,7 +66,13 @@ def count(
     if kind == "fprop":
         return Work(flop, x + w + b, y + (argmax if training else 0))
     if kind == "mask":
-        return Work(0, y + argmax, z - y) if fused else Work(0, 2 * y + argmax, z + b)
+        return Work(0, 2 * y + argmax, z + b)
     if kind == "dgrad":
-        return Work(flop, z + w, x)
+        if place.below is None:
+            return Work(flop, z + w, x)
+        below = place.below
+        codes = pixels * -(-layer.c_in // 4) if below.pool else 0
+        return Work(flop, z + w + x + codes, e * n * below.h * below.w * below.c_out)
+    if layer.name == "conv1_1" and place.top:
+        return Work(flop, x + 2 * y + argmax, w + b)
     return Work(flop, x + z, w)

@@ -9,13 +9,11 @@ import triton
 from torch import Tensor
 
 from ..first3x3 import first_fprop_kernel, first_sum_kernel, first_wgrad_kernel
-from ..first_plan import resident
-from .gpu import choose_tile, cores, share
+from ..first_plan import CHANNELS as CHANNELS
+from ..first_plan import TURNS, resident
+from ..splits import MAX_PARTIALS, share
+from .gpu import choose_tile, cores
 from .memory import empty_argmax, operand, unit, workspace
-
-CHANNELS = 3  # input channels that these kernels serve: 9 * 3 products fill one step of 32
-_TURNS = 16  # programs of fprop per multiprocessor, of which about 4 run at a time
-_MAX_PARTIALS = 1 << 26  # float32 elements of wgrad's workspace: 256 MB
 
 
 def fprop(
@@ -31,11 +29,11 @@ def fprop(
     if y.numel():
         # A pool drops an odd last row or column: no box is spent on it.
         pixels = (n, 2 * ho, 2 * wo) if pool else (n, h, width)
-        tile = choose_tile("first", x, pixels, c_out, c_in)
+        tile = choose_tile("first", x, pixels, c_out, c_in, pool=pool)
         ni, th, tw = tile.box
         counts = tile.counts(pixels)
         stored = (ni, th // 2, tw // 2) if pool else tile.box
-        programs = min(prod(counts), _TURNS * cores(x.device))
+        programs = min(prod(counts), TURNS * cores(x.device))
         first_fprop_kernel[(programs, triton.cdiv(c_out, tile.bc))](
             x, w, b, operand(y, tile, (*stored, tile.bc)), argmax,
             n, h, width, ho, wo, y.shape[3] // per16, c_out, counts[1], counts[2], prod(counts),
@@ -65,13 +63,13 @@ def wgrad(
     db = torch.empty((c_out,), dtype=w.dtype, device=w.device) if want_db else None
     if grad.numel() == 0:
         return dw.zero_(), None if db is None else db.zero_()
-    tile = choose_tile("first_wgrad", x, (n, ho, wo), c_out, c_in)
+    pool = argmax is not None
+    tile = choose_tile("first_wgrad", x, (n, ho, wo), c_out, c_in, pool=pool)
     counts = tile.counts((n, ho, wo))
     blocks = triton.cdiv(c_out, tile.bc)
-    pool = argmax is not None
     each, programs = share(
         prod(counts),
-        min(resident(tile, pool) * cores(x.device) // blocks, _MAX_PARTIALS // (c_out * tile.bk)),
+        min(resident(tile, pool) * cores(x.device) // blocks, MAX_PARTIALS // (c_out * tile.bk)),
     )
     partial = workspace((programs, c_out, tile.bk), x, "wgrad")
     ni, th, tw = tile.box

@@ -11,9 +11,9 @@ from torch import Tensor
 from .. import precision
 from ..conv3x3 import conv3x3_fprop_kernel
 from ..split3x3 import conv3x3_join_kernel, conv3x3_split_kernel
-from ..splits import fprop_splits
+from ..splits import fprop_splits, share
 from . import gluon
-from .gpu import choose_tile, cores, share
+from .gpu import choose_tile, cores
 from .memory import empty_argmax, operand, unit, workspace
 
 _JOINED = 16  # channels a program of the joining kernel takes

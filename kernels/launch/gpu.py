@@ -11,6 +11,7 @@ import triton
 from torch import Tensor
 
 from .. import precision, tiles, tuned
+from ..splits import share
 from ..table_file import Gpu
 
 
@@ -27,12 +28,6 @@ def cores(device: torch.device) -> int:
     if device.type != "cuda":
         return 16  # the interpreter has none; a few splits show that they add up
     return int(torch.cuda.get_device_properties(device).multi_processor_count)
-
-
-def share(items: int, parts: int) -> tuple[int, int]:
-    """Divide ``items`` among about ``parts``: (items each, parts), no part empty."""
-    each = -(-items // max(1, min(parts, items)))
-    return each, -(-items // each)
 
 
 def row_share(rows: int, bp: int, device: torch.device) -> tuple[int, int]:

@@ -8,7 +8,8 @@ from torch import Tensor
 
 from .. import precision
 from ..linear import linear_join_kernel, linear_split_kernel
-from .gpu import arch, cores, on, share
+from ..splits import share
+from .gpu import arch, cores, on
 from .memory import aligned, box_operand, unit, workspace
 
 MOST_IMAGES = 16  # above, the library's GEMM is bound by arithmetic no worse than this

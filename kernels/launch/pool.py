@@ -60,8 +60,8 @@ def epilogue_backward(
         db = torch.zeros(c, dtype=grad.dtype, device=grad.device) if want_db else None
         return torch.zeros(size, dtype=grad.dtype, device=grad.device), db
     if argmax is not None:
-        dz = torch.empty(size, dtype=grad.dtype, device=grad.device)
-        return dz, _scatter(grad, y, argmax, dz, want_db)
+        whole = torch.empty(size, dtype=grad.dtype, device=grad.device)
+        return whole, _scatter(grad, y, argmax, whole, want_db)
     as_is = y is None or not want_dz
     dz = None if as_is else torch.empty(size, dtype=grad.dtype, device=grad.device)
     db = _mask(grad, y, dz, want_db) if want_db or not as_is else None

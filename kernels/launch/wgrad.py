@@ -9,12 +9,10 @@ import triton
 from torch import Tensor
 
 from .. import precision
-from ..splits import wgrad_splits
+from ..splits import MAX_PARTIALS, share, wgrad_splits
 from ..wgrad3x3 import conv3x3_wgrad_kernel, conv3x3_wgrad_sum_kernel
-from .gpu import choose_tile, cores, share
+from .gpu import choose_tile, cores
 from .memory import operand, unit, workspace
-
-_MAX_PARTIALS = 1 << 26  # float32 elements of the workspace: 256 MB
 
 
 def wgrad(x: Tensor, dz: Tensor, w: Tensor) -> Tensor:
@@ -31,7 +29,7 @@ def wgrad(x: Tensor, dz: Tensor, w: Tensor) -> Tensor:
     blocks = triton.cdiv(c_out, tile.bc) * triton.cdiv(c_in, tile.bk)
     programs = 9 // tile.taps * blocks
     wanted = wgrad_splits(tile, programs, boxes, 9 * c_out * c_in, cores(x.device))
-    per_split, splits = share(boxes, min(wanted, _MAX_PARTIALS // (9 * c_out * c_in)))
+    per_split, splits = share(boxes, min(wanted, MAX_PARTIALS // (9 * c_out * c_in)))
     partial = workspace((splits, 9, c_out, c_in), x, "wgrad")
     conv3x3_wgrad_kernel[(programs, splits)](
         operand(x, tile, (*tile.box, tile.bk)),

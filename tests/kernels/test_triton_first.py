@@ -154,7 +154,7 @@ def test_boxes_in_one_program(
 ) -> None:
     """Loops over all boxes; elsewhere here a program has one, as the maps are small."""
     monkeypatch.setattr(first, "cores", lambda device: 1)
-    monkeypatch.setattr(first, "_TURNS", 1)
+    monkeypatch.setattr(first, "TURNS", 1)
     monkeypatch.setattr(first, "resident", lambda tile, pool: 1)
     size = (1, 3, 72, 5, 35)
     check_gradients(size, True, pool, False, torch.float32, device)

@@ -6,6 +6,7 @@ import json
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -33,9 +34,13 @@ def tiny(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     monkeypatch.setattr(search, "HOPELESS", 5.0)
     real = tiles.candidates
 
-    def two(kernel: str, arch: int, bits: int) -> list[tiles.Tile]:
-        """The two of the fewest multiplications on these layers."""
-        return sorted(real(kernel, arch, bits), key=lambda t: t.work((1, 16, 16), 16, 8))[:2]
+    def two(kernel: str, arch: int, bits: int, ieee: bool = False) -> list[tiles.Tile]:
+        """The two of the fewest multiplications on these layers, and of the smallest boxes."""
+
+        def size(t: tiles.Tile) -> tuple[int, int]:
+            return t.work((1, 16, 16), 16, 8), prod(t.box)
+
+        return sorted(real(kernel, arch, bits, ieee), key=size)[:2]
 
     monkeypatch.setattr(tiles, "candidates", two)
     tiles._choose.cache_clear()
@@ -56,7 +61,8 @@ class TileClock:
 
     def measure(self, work: Callable[[], object]) -> list[float]:
         self.calls += 1
-        forced = [t for t in map(tiles.forced_for, ("fprop", "wgrad")) if t is not None]
+        kernels = ("fprop", "wgrad", "first", "first_wgrad")
+        forced = [t for t in map(tiles.forced_for, kernels) if t is not None]
         assert len(forced) == 1
         return [self.ms(forced[0])]
 
@@ -251,7 +257,7 @@ def test_a_dry_run_measures_nothing(
     assert cli.main([*TINY, "--dry-run"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == "fprop 1x32x32 3->8 pool (conv1_1): 2 to time, 0 pruned"
-    assert lines[1].startswith("    rule: fprop_sm")
+    assert lines[1].startswith("    rule: first_sm")
     assert sum("to time" in line for line in lines) == 5
     assert not tiny.exists()
 
@@ -266,7 +272,7 @@ def test_noise_is_no_reason_to_change() -> None:
 
 
 def test_what_is_hopeless() -> None:
-    """Counted: on a full GPU by waste, on an empty one by the longest program, wgrad by waste."""
+    """Counted: the products of the busiest multiprocessor, splits and all waste included."""
 
     def query(n: int, kernel: str = "fprop") -> tuned.Query:
         return tuned.Query(kernel, 90, 16, (n, 14, 14), 512, 512, kernel, False, "bf16", None)
@@ -274,13 +280,60 @@ def test_what_is_hopeless() -> None:
     many, _ = search.promising(query(256), 132)
     assert {t.box for t in many} >= {(32, 2, 2), (8, 4, 4), (1, 8, 16)}
     one, pruned = search.promising(query(1), 132)
-    assert pruned == len(tiles.candidates("fprop", 90, 16)) - len(one) > 0
+    able = [t for t in tiles.candidates("fprop", 90, 16) if t.form == "loop"]
+    assert pruned == len(able) - len(one) > 0
     assert one[0] == tuned.rule(query(1))
-    # Half as many outputs a program is half its time while most multiprocessors have none.
-    assert min(search.cost(t, query(1), 132) for t in one) == 128 * 64 * 512
-    assert {t.bc for t in one} == {64, 128}
+    costs = {(t.box, t.bc, t.bk): search.cost(t, query(1), 132) for t in able}
+    # 2 boxes x 8 blocks of 64 channels, of whose 72 steps each of 8 programs does 9.
+    assert costs[(1, 8, 16), 64, 64] == min(costs.values()) == 9 * 128 * 64 * 64
+    # 2 x 4 tiles: 15 programs of 5 steps each.
+    assert costs[(1, 8, 16), 128, 64] == 5 * 128 * 128 * 64
+    # Eight images in a box are 16 boxes of one, 64 tiles for 132 multiprocessors: 2 programs each.
+    assert costs[(8, 4, 4), 128, 64] == 36 * 128 * 128 * 64
+    assert (8, 4, 4) not in {t.box for t in one}
     image, _ = search.promising(query(1, "wgrad"), 132)
     assert all(t.box[0] == 1 for t in image)
+
+
+def test_a_pool_has_only_tiles_that_pool() -> None:
+    query = tuned.Query(
+        "fprop", 90, 16, (64, 28, 28), 512, 512, "fprop", False, "bf16", None
+    )  # fmt: skip
+    plain, _ = search.promising(query, 132)
+    pooled, _ = search.promising(query._replace(pool=True), 132)
+    assert not all(t.pools for t in plain)
+    assert pooled
+    assert all(t.pools for t in pooled)
+    assert pooled[0] == tuned.rule(query._replace(pool=True))
+
+
+def test_gluon_tiles_are_tried_where_they_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    query = tuned.Query(
+        "fprop", 90, 16, (64, 56, 56), 256, 256, "fprop", False, "bf16", Gpu("9.0", "an H100")
+    )  # fmt: skip
+    for absent, there in ((None, True), ("no Gluon", False)):
+        monkeypatch.setattr(tuned.gluon_plan, "absent", lambda absent=absent: absent)
+        chosen, _ = search.promising(query, 132)
+        assert any(t.form == "gluon" for t in chosen) == there
+        assert chosen[0].form == "loop"
+
+
+def test_the_first_layer_has_tiles_of_its_own() -> None:
+    device = torch.device("cuda", 0) if GPU else torch.device("cpu")
+    ops = ("fprop", "wgrad")
+    found = problems.problems(("A", "D"), (2,), ops, torch.float16, 32, ("conv1_1",))
+    asked = [problems.asked(p, device) for p in found]
+    keys = [(q.kernel, q.op, q.pool, q.pixels, q.c_in) for q in asked if q is not None]
+    # A's has a pool and D's has none, but a weight gradient that is given dz sees no pool.
+    assert keys == [
+        ("first", "first", True, (2, 32, 32), 3),
+        ("first", "first", False, (2, 32, 32), 3),
+        ("first_wgrad", "first_wgrad", False, (2, 32, 32), 3),
+    ]
+    for query in asked:
+        assert query is not None
+        chosen, _ = search.promising(query, 132)
+        assert {t.kernel for t in chosen} == {query.kernel}
 
 
 def test_problems_of_networks() -> None:

@@ -7,12 +7,12 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from math import prod
 
 import torch
 from torch import Tensor
 
 from vggfast.kernels import tiles, tuned
+from vggfast.kernels.division import divide
 from vggfast.kernels.tiles import Tile
 from vggfast.tune.clock import Clock
 from vggfast.tune.problems import Data, Problem
@@ -69,26 +69,20 @@ class Deadline:
 
 
 def cost(tile: Tile, query: tuned.Query, cores: int) -> int:
-    """Counted multiplications per tap of the busiest multiprocessor, part tiles included.
+    """Counted multiplications of the busiest multiprocessor, part tiles and splits included.
 
-    Of few tiles on many multiprocessors the largest takes the time; of many, their sum.
+    Of few programs on many multiprocessors the longest takes the time; of many, their sum.
     """
-    blocks_out = -(-query.c_out // tile.bc)
-    programs = prod(tile.counts(query.pixels)) * blocks_out
-    each = tile.work(query.pixels, query.c_out, query.c_in) // programs
-    return -(-programs // cores) * each
+    division = divide(tile, query, cores)
+    return division.turns(cores) * division.steps * division.macs
 
 
 def promising(query: tuned.Query, cores: int) -> tuple[list[Tile], int]:
-    """The rule's tile, then the others from the least counted cost on; how many were pruned.
-
-    wgrad splits its sum over the pixels until the GPU is full, so there only waste counts.
-    """
+    """The rule's tile, then the others from the least counted cost on; how many were pruned."""
     rule = tuned.rule(query)
     every = tiles.candidates(*query[:3], query.ieee)
     others = [t for t in every if t != rule and tuned.runs(t, query)]
-    full = 1 if query.kernel == "wgrad" else cores
-    costs = {t: cost(t, query, full) for t in (rule, *others)}
+    costs = {t: cost(t, query, cores) for t in (rule, *others)}
     limit = HOPELESS * min(costs.values())
     kept = sorted((t for t in others if costs[t] <= limit), key=costs.__getitem__)
     return [rule, *kept], len(others) - len(kept)
