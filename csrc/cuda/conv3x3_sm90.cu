@@ -1,4 +1,4 @@
-// The 3x3 convolution for Hopper: see docs/design.md, "CUDA convolution". Index arithmetic:
+// The 3x3 convolution for Hopper: see docs/cuda.md. Index arithmetic:
 // common/conv3x3_sm90_layout.h.
 #include "cuda/conv3x3_sm90.h"
 
