@@ -133,3 +133,29 @@ def test_compile_finds_the_chain(chains):
     assert chains == [2]
     for a, b in zip(got, _gradients(model, x, parameters), strict=True):
         torch.testing.assert_close(a, b)
+
+
+@pytest.mark.parametrize("recompute", [False, True])
+def test_recomputing_the_first_output_keeps_less(recompute: bool, chains: list[int]) -> None:
+    """The gradients stay; what is kept loses the first layer's map, also in a slice."""
+    layers = [conv(3, 8), relu(), conv(8, 4), relu(), nn.MaxPool2d(2), conv(4, 4), relu()]
+    torch.manual_seed(1)
+    plain = FusedSequential(*layers, backend="eager").double()
+    model = FusedSequential(*layers, backend="eager", recompute_first=recompute)[:]
+    assert model.recompute_first == recompute
+    x = torch.randn(2, 3, 10, 12, dtype=torch.float64)
+    kept: list[int] = []
+
+    def pack(t: Tensor) -> Tensor:
+        kept.append(t.numel())
+        return t
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda t: t):
+        y = model(x)
+    parameters = list(model.parameters())
+    ours = torch.autograd.grad(y.square().sum(), parameters)
+    theirs = torch.autograd.grad(plain(x).square().sum(), parameters)
+    assert all(map(torch.equal, ours, theirs))
+    first = 2 * 8 * 10 * 12
+    assert (first in kept) != recompute
+    assert chains == [3, 3]

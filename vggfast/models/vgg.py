@@ -32,11 +32,14 @@ class VGG(nn.Module):
         crop: int = 224,
         init: str = "kaiming",
         backend: str | None = None,
+        recompute_first: bool = False,
     ) -> None:
         super().__init__()
         _check_arguments(net, num_classes, dropout, crop, init, backend)
         self.net, self.num_classes, self.crop, self.batch_norm = net, num_classes, crop, batch_norm
-        self.features = FusedSequential(*_features(net, batch_norm), backend=backend)
+        self.features = FusedSequential(
+            *_features(net, batch_norm), backend=backend, recompute_first=recompute_first
+        )
         self.avgpool = nn.AdaptiveAvgPool2d(crop // DOWNSAMPLING)
         self.classifier = FusedSequential(*_classifier(num_classes, crop, dropout), backend=backend)
         initialise(self, init)
@@ -72,6 +75,7 @@ def vgg(
     crop: int = 224,
     init: str = "kaiming",
     backend: str | None = None,
+    recompute_first: bool = False,
 ) -> VGG:
     """Build configuration ``net``: "A", "A-LRN", "B", "C", "D" or "E".
 
@@ -84,6 +88,8 @@ def vgg(
             map of crop/32 squared (224: 7x7, 32: 1x1). Other inputs are average-pooled to it.
         init: "kaiming" (He et al. 2015), "glorot" (2010), or "normal" (the paper's, sigma 0.01).
         backend: name of the backend to force for every op, or None for the automatic choice.
+        recompute_first: in training on a GPU keep no output of the first convolution, a third of
+            the maps that D keeps, but make it again in the backward pass.
 
     Raises:
         InputError: an argument out of range; the message names the allowed values.
@@ -96,6 +102,7 @@ def vgg(
         crop=crop,
         init=init,
         backend=backend,
+        recompute_first=recompute_first,
     )
 
 

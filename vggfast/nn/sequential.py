@@ -34,21 +34,29 @@ class FusedSequential(nn.Sequential):
     Args:
         *args: modules, or one ``OrderedDict`` of them, as for ``nn.Sequential``.
         backend: the backend forced for every op, or None for the automatic choice.
+        recompute_first: in training keep no output of the first layer, whose input is small, but
+            make it again in the backward pass: of VGG-D's kept maps a third less. Where the backend
+            fuses chains (``ops.conv3x3_chain``) and a chain begins the Sequential; else all is kept.
 
     A module with a hook ends a fusion, so that hooks see the values they would see in torch.
-    A slice is again a ``FusedSequential`` with the same backend.
+    A slice is again a ``FusedSequential`` with the same options.
     """
 
     backend: str | None
+    recompute_first: bool = False
 
-    def __init__(self, *args: Any, backend: str | None = None) -> None:
+    def __init__(
+        self, *args: Any, backend: str | None = None, recompute_first: bool = False
+    ) -> None:
         super().__init__(*args)
         self.backend = backend
+        self.recompute_first = recompute_first
 
     def __getitem__(self, index: Any) -> Any:
         part = super().__getitem__(index)
         if isinstance(part, FusedSequential):
             part.backend = self.backend
+            part.recompute_first = self.recompute_first
         return part
 
     def forward(self, input: Tensor) -> Tensor:
@@ -88,7 +96,10 @@ class FusedSequential(nn.Sequential):
             run = _chain(children, i, (x.shape[2], x.shape[3]))
             if len(run) > 1 and _differentiated(x, run):
                 weights, biases, _, pools, used_each = zip(*run, strict=True)
-                y = ops.conv3x3_chain(x, weights, biases, pools, backend=self.backend)
+                y = ops.conv3x3_chain(
+                    x, weights, biases, pools,
+                    recompute_first=self.recompute_first and i == 0, backend=self.backend,
+                )  # fmt: skip
                 return y, sum(used_each)
         one = _layer(children, i, (x.shape[2], x.shape[3]))
         y = ops.conv3x3(x, one.w, one.b, relu=one.relu, pool=one.pool, backend=self.backend)
