@@ -35,8 +35,8 @@ class FusedSequential(nn.Sequential):
         *args: modules, or one ``OrderedDict`` of them, as for ``nn.Sequential``.
         backend: the backend forced for every op, or None for the automatic choice.
         recompute_first: in training keep no output of the first layer, whose input is small, but
-            make it again in the backward pass: of VGG-D's kept maps a third less. Where the backend
-            fuses chains (``ops.conv3x3_chain``) and a chain begins the Sequential; else all is kept.
+            make it again in the backward pass: of VGG-D's kept maps a third less. It needs a
+            backend that fuses chains (``ops.conv3x3_chain``) and a chain at the beginning.
 
     A module with a hook ends a fusion, so that hooks see the values they would see in torch.
     A slice is again a ``FusedSequential`` with the same options.
