@@ -14,6 +14,7 @@ from vggfast.kernels import compile_cases, compile_check, tiles
 
 from vggfast import BackendError, ops, reference
 from vggfast.backends import e4m3 as served
+from vggfast.backends.base import to_channels_last
 from vggfast.configs import conv_layers
 from vggfast.nn import FusedSequential
 from vggfast.quantization import emulated, quantize
@@ -101,6 +102,18 @@ def test_forward(size: tuple[int, ...], device: torch.device) -> None:
         assert y.dtype is dtype
         assert y.permute(0, 2, 3, 1).is_contiguous()
         assert_right(y, *args, relu, pool)
+
+
+@hopper
+@pytest.mark.sanitize("conv3x3_e4m3_kernel", "quantize_e4m3_kernel")
+def test_small_case(device: torch.device) -> None:
+    """Both kernels on a map that boxes stick out of: what compute-sanitizer runs."""
+    x, *rest = case((2, 24, 20, 9, 7), device)
+    assert_right(ops.conv3x3_e4m3(x, *rest, relu=True, pool=True), x, *rest, True, True)
+    values = torch.randn((2, 20, 9, 7), generator=torch.Generator().manual_seed(2)).to(device)
+    scale = torch.full((), 0.01, device=device)
+    ours = ops.quantize_e4m3(to_channels_last(values), scale)
+    assert torch.equal(ours.float(), reference.quantize_e4m3(values, scale).float())
 
 
 @hopper
