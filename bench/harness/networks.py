@@ -13,7 +13,7 @@ from torch import Tensor, nn
 import vggfast
 from harness import e4m3
 from harness.clock import Clock
-from harness.contest import GRAPH, OURS, Contender, Outcome, Rounds, contest
+from harness.contest import GRAPH, OURS, Contender, Outcome, Rounds, contest, one_line
 from harness.endtoend import spread_biases
 from harness.layers import QUICK
 from harness.numerics import Check
@@ -118,13 +118,20 @@ def ours(model: nn.Module, x: Tensor) -> Callable[[], Tensor]:
 def graphed(model: nn.Module, x: Tensor, known: Oracle) -> list[Contender]:
     """Ours as a CUDA graph, on a GPU at batch 1, where launches may take longer than kernels.
 
+    A capture that fails is told in the table, and the rest is timed.
+
     Raises:
         RuntimeError: its logits are wrong.
     """
     if not x.is_cuda or len(x) != 1:
         return []
     x = laid_out(x, True)
-    captured = vggfast.capture(model.eval(), x, clone=False)
+    try:
+        captured = vggfast.capture(model.eval(), x, clone=False)
+    except torch.OutOfMemoryError:
+        raise
+    except Exception as error:
+        return [Contender(GRAPH, None, one_line(error))]
     rel = known.errors(captured(x).float()).rel
     if not rel <= known.bound:  # a NaN is wrong too
         raise RuntimeError(f"{GRAPH}: error {rel:.2g} against float64, allowed {known.bound:.2g}")

@@ -80,9 +80,10 @@ Plan plan_of(const Problem& q) {
 const char* launch(Kernel kernel, const Plan& p, int multiprocessors, const CUtensorMap& x_map,
                    const CUtensorMap& y_map, const uint16_t* packed, const Outputs& out,
                    void* stream) {
+  // The most there is, always: another thread may launch another plan of this kernel meanwhile.
   const cudaError_t sized =
       cudaFuncSetAttribute(reinterpret_cast<const void*>(kernel),
-                           cudaFuncAttributeMaxDynamicSharedMemorySize, p.shared_bytes);
+                           cudaFuncAttributeMaxDynamicSharedMemorySize, sm90::SHARED_LIMIT);
   if (sized != cudaSuccess) return text(sized);
   const int at_once = multiprocessors / p.cluster, clusters = p.units < at_once ? p.units : at_once;
   cudaLaunchAttribute attribute{};
@@ -141,6 +142,7 @@ const char* cuda_conv3x3_pack(const void* w, void* packed, long c_in, long c_out
   const WeightShape shape{static_cast<int>(c_in), static_cast<int>(c_out), channel_block(c_out)};
   const long total = TAPS * c_in * c_out;
   const long blocks = (total + 255) / 256;
+  (void)cudaGetLastError();  // of an earlier launch: whoever made it was told
   pack<<<static_cast<unsigned>(blocks < 65536 ? blocks : 65536), 256, 0,
          static_cast<cudaStream_t>(stream)>>>(
       static_cast<const uint16_t*>(w), static_cast<uint16_t*>(packed), shape, total, rotated);

@@ -24,8 +24,8 @@ def test_available_here() -> None:
     assert backend.unavailable() is None
     assert backend.refuse(Call("conv3x3", DEVICE, torch.float32)) is None
     assert backend.how("conv3x3") == "own kernel, backward in chains"
-    assert backend.how("linear") == "own kernel (batch <= 16, else torch's), backward torch's"
-    assert backend.how("conv1x1") == "torch's library kernel"
+    assert backend.how("linear") == "own kernel (<= 16 rows, else torch's), backward torch's"
+    assert backend.how("lrn") == "torch's library kernel"
 
 
 def test_refusals() -> None:
@@ -68,6 +68,10 @@ def test_old_gpus_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: (7, 5))
     reason = TritonBackend().refuse(Call("conv3x3", "cuda", torch.float16))
     assert reason == "its kernels need compute capability 8.0, this GPU has 7.5"
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: (12, 0))
+    assert "not tried on compute capability 12.0" in str(
+        TritonBackend().refuse(Call("conv3x3", "cuda", torch.float16))
+    )
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: (8, 0))
     assert TritonBackend().refuse(Call("conv3x3", "cuda", torch.float16)) is None
 
@@ -94,7 +98,7 @@ def test_ops_through_it_equal_eager(device: torch.device) -> None:
         y.square().sum().backward()
         return [y.detach(), *(t.grad for t in leaves if t.grad is not None)]
 
-    with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):  # ours never uses TF32
+    with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):  # ours does not by default
         ours, theirs = run("triton"), run("eager")
     assert len(ours) == len(theirs) == 5
     for a, b in zip(ours, theirs, strict=True):

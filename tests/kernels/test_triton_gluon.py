@@ -11,7 +11,7 @@ from dataclasses import replace
 import pytest
 import torch
 import torch.nn.functional as F
-from triton_cases import assert_close, maps, weights
+from triton_cases import GPU, assert_close, maps, weights
 from vggfast.kernels import gluon_plan, ops, tiles
 from vggfast.kernels.launch import gluon
 from vggfast.kernels.launch.fprop import fprop
@@ -39,6 +39,8 @@ Use = Callable[..., None]
 @pytest.fixture
 def model(monkeypatch: pytest.MonkeyPatch) -> Use:
     """Let the model serve launches of Gluon tiles, on CPU tensors, with few programs."""
+    if GPU:
+        pytest.skip("the other kernels are compiled here and take no CPU tensors")
 
     def use(
         seed: int, programs: int = 2, share: int = 3, edit: tuple[str, str] | None = None
@@ -231,6 +233,7 @@ def test_the_rule_never_takes_them() -> None:
             assert tiles.choose("fprop", 90, 16, pixels, c_out, 64).form == "loop"
 
 
+@pytest.mark.skipif(GPU, reason="about the interpreter, which a GPU does not need")
 def test_forced_where_they_cannot_run_says_why() -> None:
     x = maps((1, 8, 4, 4), torch.float16, CPU, seed=8)
     weight, _ = weights(8, 8, torch.float16, CPU, seed=8)

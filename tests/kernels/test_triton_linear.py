@@ -76,3 +76,13 @@ def test_who_serves(monkeypatch: pytest.MonkeyPatch, device: torch.device) -> No
     x, w, b = layer(4, 24, 9, torch.float32, device)
     wide = TritonBackend().gemm(x, w.bfloat16(), b, False)  # two dtypes are the library's
     assert wide.dtype == torch.float32
+
+
+def test_a_bias_with_strides(device: torch.device) -> None:
+    x, w, b = layer(3, 40, 6, torch.float32, device)
+    wide = torch.stack((b, torch.full_like(b, 99)), 1)[:, 0]
+    assert wide.stride() == (2,)
+    y = public.linear(x, w, wide, backend="triton")
+    torch.testing.assert_close(y, x @ w.t() + b)
+    pixels = public.conv1x1(x[:, :, None, None], w[:, :, None, None], wide, backend="triton")
+    torch.testing.assert_close(pixels.flatten(1), y)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Iterator
 
 import pytest
@@ -26,7 +28,7 @@ def restored() -> Iterator[None]:
 
 
 def test_follows_torch(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert vggfast.get_fp32_precision() == "torch"
+    vggfast.set_fp32_precision("torch")
     monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
     assert precision.of(torch.float32) == "tf32"
     monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
@@ -36,6 +38,21 @@ def test_follows_torch(monkeypatch: pytest.MonkeyPatch) -> None:
     assert precision.of(torch.float32, matrix=True) == "tf32"
     torch.backends.cuda.matmul.allow_tf32 = False
     assert precision.of(torch.float32, matrix=True) == "tf32x3"
+
+
+@pytest.mark.parametrize("matrix", [False, True])
+def test_torchs_newer_setting(matrix: bool) -> None:
+    """Once it is set, torch refuses to read the older flag."""
+    if not hasattr(torch.backends.cuda.matmul, "fp32_precision"):
+        pytest.skip("this torch has no fp32_precision")
+    code = (
+        "import torch; from vggfast.kernels import precision; precision.set('torch');"
+        f"b = torch.backends.cuda.matmul if {matrix} else torch.backends.cudnn.conv;"
+        f"b.fp32_precision = 'ieee'; assert precision.of(torch.float32, {matrix}) == 'tf32x3';"
+        f"b.fp32_precision = 'tf32'; assert precision.of(torch.float32, {matrix}) == 'tf32'"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.parametrize("mode", ["ieee", "tf32x3", "tf32"])
@@ -50,7 +67,7 @@ def test_unknown_mode() -> None:
         InputError, match=r"mode: got 'fp64', allowed are torch, ieee, tf32x3, tf32"
     ):
         vggfast.set_fp32_precision("fp64")
-    assert vggfast.get_fp32_precision() == "torch"
+    assert vggfast.get_fp32_precision() == "tf32x3"
 
 
 def test_tiles_of_the_ordinary_cores(device: torch.device) -> None:

@@ -159,3 +159,19 @@ def test_recomputing_the_first_output_keeps_less(recompute: bool, chains: list[i
     first = 2 * 8 * 10 * 12
     assert (first in kept) != recompute
     assert chains == [3, 3]
+
+
+def test_recomputing_keeps_the_dtype_of_the_forward_pass(chains: list[int]) -> None:
+    """Autocast that is on in the backward pass alone changes nothing, as in torch."""
+    layers = [conv(3, 8), relu(), conv(8, 4), relu()]
+    model = FusedSequential(*layers, backend="eager", recompute_first=True)
+    y = model(torch.randn(1, 3, 6, 6))
+    expected = torch.autograd.grad(y.sum(), list(model.parameters()), retain_graph=True)
+    with torch.autocast("cpu", torch.bfloat16):
+        ours = torch.autograd.grad(y.sum(), list(model.parameters()))
+    assert all(map(torch.equal, ours, expected))
+
+
+def test_a_forced_backend_is_not_asked_for_a_layer_that_nobody_has() -> None:
+    """The cuda backend serves first layers alone; whether it fuses needs none."""
+    assert not ops.fuses_chains(torch.zeros(1, 3, 4, 4), "cuda")

@@ -38,7 +38,7 @@ class TritonBackend(Backend):
     """
 
     name = "triton"
-    own_ops = frozenset({"conv3x3", "maxpool2x2"})
+    own_ops = frozenset({"conv3x3", "linear", "maxpool2x2"})
     fuses_chains = True
 
     def unavailable(self) -> str | None:
@@ -69,6 +69,10 @@ class TritonBackend(Backend):
         if torch.version.hip is not None:
             return "its kernels are for NVIDIA GPUs, this torch is built for AMD's"
         major, minor = torch.cuda.get_device_capability()
+        if major >= 12:
+            return (
+                f"its kernels were not tried on compute capability {major}.{minor}, 11 is the last"
+            )
         if major < 8:
             return f"its kernels need compute capability 8.0, this GPU has {major}.{minor}"
         return None
@@ -82,8 +86,8 @@ class TritonBackend(Backend):
         return _ops().Held(weights)
 
     def how(self, op: str, dtype: torch.dtype = torch.float32, weights: str = "fp32") -> str:
-        if op == "linear" and weights == "fp32":
-            return "own kernel (batch <= 16, else torch's), backward torch's"
+        if op in ("linear", "conv1x1") and weights == "fp32":
+            return "own kernel (<= 16 rows, else torch's), backward torch's"
         kernel = super().how(op, dtype, weights)
         return f"{kernel}, backward in chains" if op == "conv3x3" else kernel
 
@@ -162,10 +166,11 @@ def set_fp32_precision(mode: str) -> None:
     """Choose how the Triton kernels make float32 products, for the whole process from now on.
 
     Args:
-        mode: "torch" (what holds at first): as ``torch.backends.cudnn.allow_tf32`` says, TF32 where
-            it is on, as it is by default, else "tf32x3"; "tf32x3": three products on the tensor
-            cores, right to float32; "tf32": one, with errors near 1e-3; "ieee": float32's own
-            products on the ordinary cores, several times slower.
+        mode: "tf32x3" (what holds at first): three products on the tensor cores, right to float32;
+            "tf32": one, of numbers cut off after 11 bits, with errors near 1e-3; "ieee": float32's
+            own products on the ordinary cores, several times slower; "torch": "tf32" where torch's
+            own setting allows it (for convolutions by default, for FC layers not), else "tf32x3".
+            The first layer of a network is always "ieee".
 
     Raises:
         InputError: another mode.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 
 import torch
@@ -56,9 +57,11 @@ class Walk:
     def _recompute(self) -> None:
         assert self.x is not None, "x is kept for the recomputation"
         pool = self.pools[0]
-        y, code = torch.ops.vggfast.conv3x3.default(
-            self.x, self.weights[0], self.first_bias, True, pool, pool, self.backend
-        )
+        # In the dtype of the forward pass, whatever autocast is on now.
+        with _no_autocast(self.x.device.type):
+            y, code = torch.ops.vggfast.conv3x3.default(
+                self.x, self.weights[0], self.first_bias, True, pool, pool, self.backend
+            )
         self.ys[0], self.codes[0] = y, code if pool else None
 
     def _fused_step(self, i: int) -> None:
@@ -101,3 +104,9 @@ class Walk:
             if needs[2]:
                 self.dbs[i] = db
         self.ys[i] = self.codes[i] = None
+
+
+def _no_autocast(device: str) -> AbstractContextManager[object]:
+    if device not in ("cpu", "cuda"):  # there is no rule for it either: ops/_library.py
+        return nullcontext()
+    return torch.autocast(device, enabled=False)

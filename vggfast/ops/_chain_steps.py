@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from vggfast.backends import Call, Serving, select
+from vggfast.backends import Call, Serving, forced_name, get, select
 from vggfast.backends.base import channels_last_empty, to_channels_last
 from vggfast.ops._library import absent, define
 
@@ -18,7 +18,10 @@ def fuses(kind: str, dtype: torch.dtype, backend: str | None) -> bool:
 
     Asked for a usual layer: a backend that serves one of other channels gives the same by default.
     """
-    return select(Call("conv3x3", kind, dtype, 64, 64), backend).fuses_chains
+    name = forced_name(backend)
+    if name is not None:  # if it cannot serve a layer, that layer's call says so
+        return get(name).fuses_chains
+    return select(Call("conv3x3", kind, dtype, 64, 64)).fuses_chains
 
 
 # What torch.compiler.assume_constant_result does, without its import of torch._dynamo: a compiler

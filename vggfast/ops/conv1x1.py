@@ -74,7 +74,8 @@ def _map(rows: Tensor, n: int, h: int, w: int) -> Tensor:
 def _kernel(x: Tensor, w: Tensor, b: Tensor | None, relu: bool, backend: str | None) -> Tensor:
     n, c_out, h, width = _output_size(x, w, b)
     chosen = Serving(Call("conv1x1", x.device.type, x.dtype, x.shape[1], c_out), backend)
-    return _map(chosen.gemm(_rows(x), w.flatten(1).contiguous(), b, relu), n, h, width)
+    bias = None if b is None else b.contiguous()
+    return _map(chosen.gemm(_rows(x), w.flatten(1).contiguous(), bias, relu), n, h, width)
 
 
 def _fake(x: Tensor, w: Tensor, b: Tensor | None, relu: bool, backend: str | None) -> Tensor:

@@ -70,7 +70,7 @@ def _stored(x: Tensor, w: Tensor) -> bool:
 def _kernel(x: Tensor, w: Tensor, b: Tensor | None, relu: bool, backend: str | None) -> Tensor:
     _output_size(x, w, b)
     chosen = Serving(Call("linear", x.device.type, x.dtype, x.shape[1], w.shape[0]), backend)
-    return chosen.gemm(x.contiguous(), w.contiguous(), b, relu)
+    return chosen.gemm(x.contiguous(), w.contiguous(), None if b is None else b.contiguous(), relu)
 
 
 def _fake(x: Tensor, w: Tensor, b: Tensor | None, relu: bool, backend: str | None) -> Tensor:

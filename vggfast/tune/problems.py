@@ -125,13 +125,13 @@ def problems(
     size: int = 224,
     only: tuple[str, ...] | None = None,
 ) -> list[Problem]:
-    """The different calls of the networks' 3x3 convolutions, the small batches first.
+    """The different calls of the networks' 3x3 convolutions, batches in the order given.
 
     ``only``: names of layers, if not all. The first layer's input needs no gradient, and a pool
     makes a difference to fprop alone.
     """
     found: dict[tuple[int, str, configs.Layer], list[str]] = {}
-    for batch in sorted(set(batches)):
+    for batch in dict.fromkeys(batches):
         for op in ops:
             for layer, name in _layers(nets, size, op):
                 if only is None or name in only:

@@ -1,4 +1,4 @@
-"""torch.compile. On a CPU with freezing, which packs the weights for oneDNN once."""
+"""torch.compile: max-autotune on a GPU; on a CPU with freezing, which packs the weights once."""
 
 from __future__ import annotations
 
@@ -22,6 +22,8 @@ class TorchCompile(Peer):
             chosen["freezing"] = True
             if given.patient:
                 chosen["max_autotune"] = True
+        else:
+            chosen["max_autotune"] = True
         call = torch.compile(model, dynamic=False, options=chosen or None)
         run = no_grad(call, laid_out(given.x, True))
         settings = ", ".join(chosen) or "default mode"
@@ -29,4 +31,5 @@ class TorchCompile(Peer):
 
     def trainee(self, given: Given) -> tuple[nn.Module, Tensor, Callable[[Tensor], Tensor]]:
         model = given.plain(channels_last=True)
-        return model, laid_out(given.x, True), torch.compile(model)
+        chosen: dict[str, Any] | None = {"max_autotune": True} if given.on_gpu else None
+        return model, laid_out(given.x, True), torch.compile(model, options=chosen)
