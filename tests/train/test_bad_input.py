@@ -55,7 +55,9 @@ def test_graphs_that_cannot_be(refused: Refused, monkeypatch: pytest.MonkeyPatch
         "error: graph: got True on the CPU, allowed is with a CUDA device\n"
     )
     monkeypatch.setattr("torch.cuda.is_available", lambda: True)
-    assert "graph: got True with dtype fp16" in refused("--graph", "--dtype", "fp16")
+    assert "graph: got True with dtype fp16" in refused(
+        "--graph", "--dtype", "fp16", "--device", "cuda"
+    )
 
 
 def test_unknown_and_incomplete_options(refused: Refused) -> None:
