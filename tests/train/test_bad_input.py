@@ -9,8 +9,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 import vggfast
+from vggfast.engine.settings import Settings
 from vggfast.errors import InputError
 from vggfast.train import fit
 from vggfast.train.cli import main
@@ -54,10 +56,8 @@ def test_graphs_that_cannot_be(refused: Refused, monkeypatch: pytest.MonkeyPatch
     assert refused("--graph", "--device", "cpu") == (
         "error: graph: got True on the CPU, allowed is with a CUDA device\n"
     )
-    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
-    assert "graph: got True with dtype fp16" in refused(
-        "--graph", "--dtype", "fp16", "--device", "cuda"
-    )
+    monkeypatch.setattr(Settings, "torch_device", property(lambda self: torch.device("cuda")))
+    assert "graph: got True with dtype fp16" in refused("--graph", "--dtype", "fp16")
 
 
 def test_unknown_and_incomplete_options(refused: Refused) -> None:
