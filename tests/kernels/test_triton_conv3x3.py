@@ -6,7 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from triton_cases import DTYPES, assert_close, maps, weights
+from triton_cases import DTYPES, assert_close, double, maps, name, weights
 from vggfast.kernels import ops
 
 from vggfast import reference
@@ -28,14 +28,6 @@ SIZES = (
     (33, 8, 8, 2, 2),
 )
 POOLED = tuple(s for s in SIZES if min(s[3:]) >= 2)
-
-
-def name(size: tuple[int, ...]) -> str:
-    return "x".join(map(str, size))
-
-
-def double(t: Tensor | None) -> Tensor | None:
-    return None if t is None else t.double()
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)

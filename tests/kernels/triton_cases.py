@@ -29,6 +29,15 @@ def weights(
     return w.to(device, dtype), b.to(device, dtype)
 
 
+def name(size: tuple[int, ...]) -> str:
+    """For test ids."""
+    return "x".join(map(str, size))
+
+
+def double(t: Tensor | None) -> Tensor | None:
+    return None if t is None else t.double()
+
+
 def assert_close(what: str, ours: Tensor | None, theirs: Tensor | None, oracle: Tensor | None,
                  terms: int) -> None:  # fmt: skip
     """Our relative error to float64 is at most twice torch's plus a rounding term.
