@@ -54,6 +54,27 @@ ADVERSARIAL = {
 WEIGHTS = {"large, of tiny weights": 1e-36, "products near the smallest": 1e-18}  # else 1
 
 
+@pytest.mark.parametrize("pool", [False, True])
+@pytest.mark.parametrize("c_out", [64, 48])
+@pytest.mark.parametrize("name", cpu_conv.ALGORITHMS)
+def test_a_large_map_is_written_past_the_caches_and_right(name, c_out, pool, monkeypatch):
+    """From 4 MB on other stores write it; the same images one by one are below that."""
+    force_algorithm(name, monkeypatch)
+    torch.manual_seed(0)
+    side = 119 if pool else 61
+    x = torch.randn(8, 16, side, side).to(memory_format=torch.channels_last)
+    w, b = torch.randn(c_out, 16, 3, 3), torch.randn(c_out)
+    whole = ops.conv3x3(x, w, b, relu=True, pool=pool, backend="cpu")
+    assert whole.numel() >= 1 << 20 > whole[0].numel()
+    for image, y in zip(x, whole, strict=True):
+        torch.testing.assert_close(
+            y,
+            ops.conv3x3(image[None], w, b, relu=True, pool=pool, backend="cpu")[0],
+            rtol=0,
+            atol=0,
+        )
+
+
 VGG_LAYERS = [
     (1, 64, 64, 224, 224),
     (1, 128, 256, 56, 56),
