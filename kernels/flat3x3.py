@@ -41,7 +41,7 @@ def conv3x3_flat_kernel(
     QO,
     C_out,
     by_line,  # ceil(2^32 / (W + 1)), and
-    by_image,  # ceil(2^32 / (H + 1)): their high halves divide, see _place
+    by_image,  # ceil(2^32 / (H + 1)): their high halves divide, see place
     tiles,
     P: tl.constexpr,
     BC: tl.constexpr,
@@ -71,13 +71,13 @@ def conv3x3_flat_kernel(
         # Flattened, the loads of the next tile are under way while a tile is finished.
         for i in tl.range(tl.program_id(0), tiles, tl.num_programs(0), flatten=True):
             flat_tile(
-                x_desc, w_desc, b_ptr, y_to, pixels_ptr, i, rows, H, W, QO, C_out, by_line, by_image, steps,
-                P, BC, BK, RELU, FLAT, FILL, MIRROR, PRECISION,
+                x_desc, w_desc, b_ptr, y_to, pixels_ptr, i, rows, H, W, QO, C_out, by_line,
+                by_image, steps, P, BC, BK, RELU, FLAT, FILL, MIRROR, PRECISION,
             )  # fmt: skip
     else:
         flat_tile(
-            x_desc, w_desc, b_ptr, y_to, pixels_ptr, tl.program_id(0), rows, H, W, QO, C_out, by_line,
-            by_image, steps, P, BC, BK, RELU, FLAT, FILL, MIRROR, PRECISION,
+            x_desc, w_desc, b_ptr, y_to, pixels_ptr, tl.program_id(0), rows, H, W, QO, C_out,
+            by_line, by_image, steps, P, BC, BK, RELU, FLAT, FILL, MIRROR, PRECISION,
         )  # fmt: skip
 
 
@@ -120,7 +120,11 @@ def flat_tile(
 
 @triton.jit
 def flags(pixels_ptr, row0, rows, P: tl.constexpr):
-    """Whether each of the rows (P,) from row0 on is a pixel."""
+    """Whether each of the rows (P,) from row0 on is a pixel.
+
+    Read, since the sums of a pixel are spread over many threads, each of which would find out by
+    divisions of its own: Triton computes again what takes no memory, rather than hand it over.
+    """
     word = row0 // 32 + tl.arange(0, P // 32)
     words = tl.load(pixels_ptr + word, mask=word < tl.cdiv(rows, 32), other=0)
     return ((words[:, None] >> tl.arange(0, 32)[None, :]) & 1).reshape(P) != 0

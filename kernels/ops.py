@@ -30,8 +30,8 @@ from .launch.wgrad import wgrad
 
 __all__ = [
     "INTERPRETED", "Held", "changed", "conv3x3", "conv3x3_backward", "conv3x3_chain_step",
-    "conv3x3_dz", "conv3x3_e4m3", "conv3x3_flat", "kept_bytes", "linear", "maxpool2x2", "maxpool2x2_backward",
-    "quantize_e4m3", "serves_linear",
+    "conv3x3_dz", "conv3x3_e4m3", "conv3x3_flat", "kept_bytes", "linear", "maxpool2x2",
+    "maxpool2x2_backward", "quantize_e4m3", "serves_linear",
 ]  # fmt: skip
 
 # Triton decides at import whether its kernels are compiled or interpreted (TRITON_INTERPRET=1).

@@ -136,27 +136,31 @@ def run(x: Tensor, layers: Sequence[Layer]) -> Tensor:
         ValueError: no layers, or one whose weights or bias do not fit what comes before it.
         RuntimeError: a map that the form does not serve.
     """
-    if not layers:
-        raise ValueError("layers: got none, allowed is one or more")
-    n, h, w, _ = x.shape
-    flat, per16 = to_flat(x), unit(x)
-    for i, (weight, b, relu) in enumerate(layers):
-        _check(i, flat, weight, b)
-        c_out, rows = weight.shape[0], tap_rows(weight, False)
-        tile, y = _tile(flat, c_out), None
-        if i == len(layers) - 1:
-            y = torch.empty((n, h, w, -(-c_out // per16) * per16), dtype=x.dtype, device=x.device)
-        flat = convolve(flat, rows, c_out, b, tile, relu, False, y)
+    _check(x, layers)
+    flat = to_flat(x)
+    for w, b, relu in layers[:-1]:
+        c_out = w.shape[0]
+        flat = convolve(flat, tap_rows(w, False), c_out, b, _tile(flat, c_out), relu, False)
+    w, b, relu = layers[-1]
+    c_out, per16 = w.shape[0], unit(x)
+    size = (*x.shape[:3], -(-c_out // per16) * per16)
+    y = torch.empty(size, dtype=x.dtype, device=x.device)
+    convolve(flat, tap_rows(w, False), c_out, b, _tile(flat, c_out), relu, False, y)
     return y[..., :c_out].contiguous()
 
 
-def _check(i: int, x: FlatMap, w: Tensor, b: Tensor | None) -> None:
-    if w.ndim != 4 or tuple(w.shape[1:]) != (x.c, 3, 3) or w.dtype != x.rows.dtype:
-        got, wanted = f"{w.dtype} {tuple(w.shape)}", f"{x.rows.dtype} (C_out, {x.c}, 3, 3)"
-        raise ValueError(f"layers[{i}]: got weights {got}, allowed are {wanted}")
-    if b is not None and (tuple(b.shape) != (w.shape[0],) or b.dtype != w.dtype):
-        got, wanted = f"{b.dtype} {tuple(b.shape)}", f"{w.dtype} ({w.shape[0]},) or None"
-        raise ValueError(f"layers[{i}]: got a bias {got}, allowed are {wanted}")
+def _check(x: Tensor, layers: Sequence[Layer]) -> None:
+    if not layers:
+        raise ValueError("layers: got none, allowed is one or more")
+    c = x.shape[3]
+    for i, (w, b, _) in enumerate(layers):
+        if w.ndim != 4 or tuple(w.shape[1:]) != (c, 3, 3) or w.dtype != x.dtype:
+            got, wanted = f"{w.dtype} {tuple(w.shape)}", f"{x.dtype} (C_out, {c}, 3, 3)"
+            raise ValueError(f"layers[{i}]: got weights {got}, allowed are {wanted}")
+        c = w.shape[0]
+        if b is not None and (tuple(b.shape) != (c,) or b.dtype != w.dtype):
+            got, wanted = f"{b.dtype} {tuple(b.shape)}", f"{w.dtype} ({c},) or None"
+            raise ValueError(f"layers[{i}]: got a bias {got}, allowed are {wanted}")
 
 
 def _tile(x: FlatMap, c_out: int) -> tiles.Tile:

@@ -246,7 +246,7 @@ def test_a_pool_is_refused(device: torch.device) -> None:
     with (
         tiles.forced(entry(torch.float16)),
         pytest.raises(
-            RuntimeError, match="^tile fprop_sm.*_flat.*: the padded-flat form has no po"
+            RuntimeError, match=r"^tile fprop_sm.*_flat.*: the padded-flat form has no po"
         ),
     ):
         ops.conv3x3(x, weight, bias, True, True, True)
