@@ -341,12 +341,27 @@ def test_a_table_may_take_them_but_with_a_pool() -> None:
 
 
 def test_the_tuner_tries_them() -> None:
-    """18 x 18 has no box that fits: there the form wastes less than the rule's."""
-    chosen, _ = search.promising(asked((64, 18, 18)), 132)
-    tried = [t for t in chosen if t.form == "flat"]
-    assert tried
-    assert search.cost(tried[0], asked((64, 18, 18)), 132) < search.cost(
-        chosen[0], asked((64, 18, 18)), 132
-    )
-    pooled, _ = search.promising(asked((64, 18, 18), pool=True), 132)
+    """Three maps of 72 x 72 fit no box: of the form's tiles one costs least, by count."""
+    chosen, _ = search.promising(asked((3, 72, 72)), 132)
+    best = min(chosen, key=lambda t: search.cost(t, asked((3, 72, 72)), 132))
+    assert (chosen[0].form, best.form) == ("loop", "flat")
+    pooled, _ = search.promising(asked((3, 72, 72), pool=True), 132)
     assert not any(t.form == "flat" for t in pooled)
+
+
+def test_the_widest_of_nearly_equal_tiles_is_chosen() -> None:
+    flats = [t for t in tiles.table() if (t.form, t.arch, t.bits) == ("flat", 90, 16)]
+    many, few = (64, 56, 56), (1, 14, 14)
+    work = {t: t.work(many, 256, 256) for t in flats}
+    assert work[flats[0]] > min(work.values())
+    assert tiles.choose("fprop", 90, 16, many, 256, 256, form="flat") == flats[0]
+    # A persistent program has no next tile here.
+    assert not tiles.choose("fprop", 90, 16, few, 256, 256, form="flat").persistent
+
+
+def test_waste() -> None:
+    """Of 14 x 14: 15 x 15 rows for an image, 225 x 64 = 56.25 tiles of 256."""
+    tile = next(t for t in tiles.table() if t.form == "flat" and t.box[2] == 256)
+    assert tile.counts((64, 14, 14)) == (1, 1, 57)
+    assert tile.programs((64, 14, 14), 512) == 57 * 4
+    assert tile.work((64, 14, 14), 512, 512) == 57 * 256 * 512 * 512
