@@ -183,6 +183,7 @@ def test_a_run_finds_its_tiles(device: torch.device, monkeypatch: pytest.MonkeyP
     assert [(t.bits, t.ieee) for t in seen[::2]] == [(16, False), (32, False), (32, True)]
 
 
+@pytest.mark.filterwarnings("ignore:invalid value encountered")
 def test_nan_and_infinity_stay_where_they_belong(device: torch.device) -> None:
     """Beside a border and in the last channel: a border of NaN would spread to the next layer."""
     x = maps((3, 5, 4, 6), torch.float32, device, seed=9)
