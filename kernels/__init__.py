@@ -5,7 +5,8 @@ e4m3.py
                          the kernels: mathematics, layouts, nothing about launching
 launch/                  their host side, one file a pass: lays out memory, chooses tiles, launches
 gluon3x3.py              the convolution once more in Gluon, for Hopper
-first_plan.py, gluon_plan.py
+flat3x3.py               and once more on maps in the padded-flat form
+first_plan.py, gluon_plan.py, flat_plan.py
                          how their tiles are cut, without torch
 ops.py                   what a caller uses
 precision.py             how float32 products are made

@@ -167,6 +167,49 @@ def gluon_cases(every: bool) -> Iterator[Case]:
         seen.add(split)
 
 
+def flat_case(tile: tiles.Tile, dtype: str, variant: str, precision: str = "ieee") -> Case:
+    """``variant``: "flat" (a flat result), "filled" (the same with filled up channels), "plain"
+    (a plain result) or "dgrad" (the same with mirrored taps), all but that with bias and ReLU."""
+    p, dgrad, flat = tile.box[2], variant == "dgrad", variant in ("flat", "filled")
+    types = {
+        "x": _operand(tile, dtype, p, tile.bk),
+        "w": _operand(tile, dtype, tile.bc, tile.bk),
+        "b_ptr": f"*{dtype}",
+        "y": _operand(tile, dtype, p, tile.bc) if flat else f"*{dtype}",
+        "pixels_ptr": "*i32",
+        **_sizes("rows", "H", "W", "QI", "QO", "C_out", "by_line", "by_image", "tiles"),
+    }
+    constants: dict[str, Any] = {
+        "P": p, "BC": tile.bc, "BK": tile.bk, "TMA": tile.arch >= 90, "RELU": not dgrad,
+        "FLAT": flat, "FILL": variant == "filled", "MIRROR": dgrad, "PRECISION": precision,
+        "PERSISTENT": tile.persistent,
+    }  # fmt: skip
+    absent = (["b_ptr"] if dgrad else []) + ([] if flat else ["pixels_ptr"])
+    constants.update(dict.fromkeys(absent))
+    return Case(
+        f"{tile.name}_{variant}_{_products(dtype, precision)}", "flat3x3.conv3x3_flat_kernel",
+        tile.arch, tile.bits, types, constants, tile.warps, tile.stages, True,
+    )  # fmt: skip
+
+
+def flat_cases(every: bool) -> Iterator[Case]:
+    """Each entry of form "flat" with a flat and a plain result, or in ``every`` variant."""
+    for tile in tiles.table():
+        if tile.form != "flat":
+            continue
+        if tile.bits == 32:
+            for precision in ("ieee",) if tile.ieee else ("tf32", "tf32x3"):
+                yield flat_case(tile, "fp32", "filled", precision)
+                if every:
+                    yield flat_case(tile, "fp32", "plain", precision)
+            continue
+        yield flat_case(tile, "bf16", "flat")
+        yield flat_case(tile, "fp16", "plain")
+        if every:
+            yield flat_case(tile, "bf16", "filled")
+            yield flat_case(tile, "bf16", "dgrad")
+
+
 def wgrad_case(tile: tiles.Tile, dtype: str, precision: str = "ieee") -> Case:
     types = {
         "x": _operand(tile, dtype, *tile.box, tile.bk),
@@ -250,6 +293,11 @@ def element_cases(arch: int, dtype: str) -> Iterator[Case]:
                 **_sizes("R", "C", "C_PAD", "stride_r", "stride_c", "stride_h", "stride_w"),
             },
             {"BR": 16, "BC": 64},
+        ),
+        (
+            "flat3x3.to_flat_kernel",
+            {"x_ptr": t, "y_ptr": t, "pixels_ptr": "*i32", **_sizes("rows", "H", "W", "Q")},
+            {"P": 32, "BC": 64},
         ),
         (
             "dgrad3x3.conv3x3_dgrad_sum_kernel",
@@ -368,6 +416,7 @@ def cases(every: bool = False) -> Iterator[Case]:
             if narrow and (every or (tile.box[0] == 1 and tile.bk > 16)):
                 yield from split_cases(tile, "bf16")
     yield from gluon_cases(every)
+    yield from flat_cases(every)
     for arch in ARCHES:
         yield from element_cases(arch, "bf16")
         yield from linear_cases(arch)

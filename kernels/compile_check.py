@@ -11,6 +11,7 @@ prints a row per compiled kernel and exits 1 if a gate fails:
 - operands are copied in the background: UTMALDG (TMA) on sm_90, LDGSTS on sm_80;
 - in fprop and dgrad on sm_90 no operand passes through registers: no LDSM before the last HGMMA or
   QGMMA;
+- a padded-flat map is stored by TMA (UTMASTG) on sm_90;
 - e4m3 products follow each other without waiting: the instructions of a step form one group;
 - a Gluon kernel has products of 64 x 256 and no LDSM at all, stores by TMA (UTMASTG), and moves
   registers between its warpgroups (USETMAXREG); what its source leaves to the compiler is there
@@ -193,6 +194,8 @@ def _failures(case: Case, facts: Facts) -> Iterator[str]:
         return
     if not counts[copy]:
         yield f"no {copy}"
+    if case.arch == 90 and case.constants.get("FLAT") and not counts["UTMASTG"]:
+        yield "no UTMASTG"
     # Three products of a float32 need it in registers, where it is taken apart.
     direct = precision != "tf32x3" and "wgrad3x3" not in case.kernel
     if case.arch == 90 and direct and facts.early_ldsm:

@@ -9,12 +9,14 @@ Every result is bit-identical from run to run on one machine: no atomics, all su
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import triton
 from torch import Tensor
 
 from . import _interpreter
 from .conv3x3 import conv3x3_fprop_kernel
-from .launch import first
+from .launch import first, flat
 from .launch.dgrad import dgrad
 from .launch.e4m3 import conv3x3_e4m3, quantize_e4m3
 from .launch.fprop import fprop
@@ -28,8 +30,8 @@ from .launch.wgrad import wgrad
 
 __all__ = [
     "INTERPRETED", "Held", "changed", "conv3x3", "conv3x3_backward", "conv3x3_chain_step",
-    "conv3x3_dz", "conv3x3_e4m3", "kept_bytes", "linear", "maxpool2x2", "maxpool2x2_backward",
-    "quantize_e4m3", "serves_linear",
+    "conv3x3_dz", "conv3x3_e4m3", "conv3x3_flat", "kept_bytes", "linear", "maxpool2x2",
+    "maxpool2x2_backward", "quantize_e4m3", "serves_linear",
 ]  # fmt: skip
 
 # Triton decides at import whether its kernels are compiled or interpreted (TRITON_INTERPRET=1).
@@ -55,6 +57,20 @@ def conv3x3(
             save_argmax, False,
         )  # fmt: skip
     return y.permute(0, 3, 1, 2), argmax
+
+
+def conv3x3_flat(x: Tensor, layers: Sequence[flat.Layer]) -> Tensor:
+    """Convolutions one after the other, (w, b or None, relu) each, whose maps between are flat.
+
+    x (N, C, H, W) -> (N, C_out of the last, H, W), as :func:`conv3x3` without a pool gives layer by
+    layer on the same tiles. No backend calls it: which is faster is not measured yet.
+
+    Raises:
+        ValueError: layers that do not fit each other.
+        RuntimeError: a map that the padded-flat form does not serve.
+    """
+    with on(x):
+        return flat.run(x.permute(0, 2, 3, 1), layers).permute(0, 3, 1, 2)
 
 
 def conv3x3_backward(

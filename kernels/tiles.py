@@ -7,7 +7,9 @@ alone). Its tile is a box of images x rows x columns of pixels, ``bc`` output an
 channels.
 
 Entries of form "gluon" are for gluon3x3.py (fprop on Hopper): ``stages`` is then how many x buffers
-there are at most, and ``warps`` counts all of them. The rule never takes one, as none was measured.
+there are at most, and ``warps`` counts all of them. Those of form "flat" are for flat3x3.py: their
+box is a run of rows of a padded-flat map, and they do not pool. The rule takes neither form, as
+none was measured.
 """
 
 from __future__ import annotations
@@ -20,6 +22,8 @@ from functools import lru_cache
 from math import prod
 from pathlib import Path
 from typing import Any
+
+from . import flat_plan
 
 
 @dataclass(frozen=True)
@@ -39,7 +43,7 @@ class Tile:
     ieee: bool = False  # for float32 products on the ordinary cores
     pools: bool = True  # also with a pool in the epilogue, which takes registers
     split: int = 0  # programs that share a tile; 0: as many as fill the GPU
-    form: str = "loop"  # or "gluon"
+    form: str = "loop"  # or "gluon", "flat"
 
     @property
     def name(self) -> str:
@@ -52,7 +56,12 @@ class Tile:
         return f"{self.kernel}_sm{self.arch}_{kind}_{box}_{self.bc}x{self.bk}{form}"
 
     def counts(self, pixels: tuple[int, int, int]) -> tuple[int, int, int]:
-        """How many boxes cover a map of ``pixels`` = (N, H, W) along each axis."""
+        """How many boxes cover a map of ``pixels`` = (N, H, W) along each axis.
+
+        Of form "flat" they cover its rows, which have one axis.
+        """
+        if self.form == "flat":
+            return 1, 1, -(-flat_plan.rows(*pixels) // self.box[2])
         n, h, w = (-(-size // side) for size, side in zip(pixels, self.box, strict=True))
         return n, h, w
 
@@ -104,6 +113,7 @@ class Tile:
 # Two tiles for each of an H100's 132 multiprocessors: with fewer, a persistent program has no next
 # tile whose loads could run beside the end of this one, and wide tiles leave a round half empty.
 _LEAST_WIDE, _WIDE = 264, 256
+_EQUAL = 1.02  # of the least work: tiles of form "flat" that waste no more are equals
 
 
 @lru_cache(maxsize=1)
@@ -150,12 +160,13 @@ def choose(
     c_in: int,
     ieee: bool = False,
     pool: bool = False,
+    form: str = "loop",
 ) -> Tile:
     """The rule: the entry that wastes least on this shape; among equals the first of the table.
 
     What was measured goes before it: tuned.py.
 
-    Of form "loop" only: others run when they are forced.
+    Of one form, "loop": others run when they are forced, or asked for here.
 
     Args:
         kernel: "fprop", "wgrad", "first", "first_wgrad", "e4m3", or "dgrad" of a chain, which takes
@@ -166,8 +177,11 @@ def choose(
         c_out, c_in: output and input channels of the product (for dgrad: those of dx and of dz).
         ieee: whether float32 products are made on the ordinary cores.
         pool: whether the epilogue has a pool or, in a chain, the way back through one.
+        form: of the entries that may be chosen.
     """
-    return forced_for(kernel) or _choose(kernel, arch, bits, pixels, c_out, c_in, ieee, pool)
+    return forced_for(kernel) or _choose(
+        kernel, arch, bits, pixels, c_out, c_in, ieee, pool, form
+    )  # fmt: skip
 
 
 @lru_cache(maxsize=4096)
@@ -180,6 +194,7 @@ def _choose(
     c_in: int,
     ieee: bool,
     pool: bool,
+    form: str,
 ) -> Tile:
     chain = kernel == "dgrad"
     kernel = "fprop" if chain else kernel
@@ -192,7 +207,10 @@ def _choose(
             return False
         if pool and not t.pools:
             return False
-        return t.form == "loop"  # nothing was measured: only a table or a test takes another
+        return t.form == form  # nothing was measured: only a table or a test takes another
 
-    fitting = filter(fits, candidates(kernel, arch, bits, ieee))
-    return min(fitting, key=lambda t: t.work(pixels, c_out, c_in))
+    fitting = list(filter(fits, candidates(kernel, arch, bits, ieee)))
+    least = min(t.work(pixels, c_out, c_in) for t in fitting)
+    # No tile of rows divides a map, so those of form "flat" are all but equal, never quite.
+    limit = _EQUAL * least if form == "flat" else least
+    return next(t for t in fitting if t.work(pixels, c_out, c_in) <= limit)

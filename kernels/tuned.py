@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import NamedTuple
 
-from . import gluon_plan, tiles
+from . import flat_plan, gluon_plan, tiles
 from .table_file import SHIPPED, Entry, Gpu, Shape, Table, TableError, bucket, read, user_path
 
 NEIGHBOUR = 2.0  # how many times more or fewer pixels a class may have that serves another
@@ -154,6 +154,8 @@ def runs(tile: tiles.Tile, query: Query) -> bool:
     if tile.form == "gluon":
         here = query.gpu is not None and query.gpu.capability == "9.0"
         return here and gluon_plan.absent() is None
+    if tile.form == "flat":
+        return flat_plan.refused(*query.pixels, tile.box[2]) is None
     return True
 
 

@@ -15,6 +15,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from harness.cases import Group, group
+from vggfast.kernels import flat_plan
 from vggfast.kernels.splits import share
 
 from counted import work
@@ -136,6 +137,10 @@ def _besides(
     packed = e * 9 * c_out * (c_in + -(-c_in // unit) * unit) if training else 0
     padded = _padding(c_in, n * layer.h * layer.w, e)
     kernels = 1 + bool(packed) + bool(padded) + bool(tiling.sums)
+    if tiling.tile.form == "flat":  # a layer alone: its map is copied into the form
+        rows, width = flat_plan.rows(n, layer.h, layer.w), e * -(-c_in // unit) * unit
+        copied = width * (n * layer.h * layer.w + rows) + 4 * -(-rows // 32)
+        return Besides(packed + padded + copied, 0, kernels + 1)
     if kind == "dgrad" and place.below is not None:  # a sum of each box for the bias gradient
         blocks = -(-tiling.boxes // SUM_ROWS)
         _, programs = share(blocks, 4 * gpu.multiprocessors)

@@ -12,7 +12,7 @@ from .. import precision
 from ..conv3x3 import conv3x3_fprop_kernel
 from ..split3x3 import conv3x3_join_kernel, conv3x3_split_kernel
 from ..splits import fprop_splits, share
-from . import gluon
+from . import flat, gluon
 from .gpu import choose_tile, cores
 from .memory import empty_argmax, operand, unit, workspace
 
@@ -43,6 +43,9 @@ def fprop(
     tile = choose_tile("fprop", x, pixels, c_out, c_in, op, pool)
     if tile.form == "gluon":
         gluon.launch(x, rows, b, y, argmax, c_out, pixels, tile, relu, pool, mirror)
+        return y[..., :c_out].contiguous(), argmax
+    if tile.form == "flat":
+        flat.launch(x, rows, b, y, c_out, tile, relu, pool, mirror)
         return y[..., :c_out].contiguous(), argmax
     _, tiles_h, tiles_w = tile.counts(pixels)
     programs = tile.programs(pixels, c_out)

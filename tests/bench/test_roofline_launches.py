@@ -35,7 +35,7 @@ class Launches:
 @pytest.fixture
 def launches(monkeypatch: pytest.MonkeyPatch) -> Launches:
     """Imports triton, which other tests want unimported at collection."""
-    from vggfast.kernels.launch import dgrad, first, fprop, gpu, linear, pool, weights, wgrad
+    from vggfast.kernels.launch import dgrad, first, flat, fprop, gpu, linear, pool, weights, wgrad
 
     seen = Launches([], [], [])
 
@@ -54,7 +54,7 @@ def launches(monkeypatch: pytest.MonkeyPatch) -> Launches:
         seen.asked.append(query)
         return tuned.as_shipped(query)
 
-    for module in (dgrad, first, fprop, gpu, linear, pool, weights, wgrad):
+    for module in (dgrad, first, flat, fprop, gpu, linear, pool, weights, wgrad):
         for name in dir(module):
             if name.endswith("_kernel"):
                 monkeypatch.setattr(module, name, Kernel(name))
@@ -116,6 +116,39 @@ def test_forward_launches_what_is_counted(layer: configs.Layer, n: int, launches
     assert len(names) == p.kernels
     assert sum(launches.workspaces) == t.splits * t.sums
     assert p.joined == pytest.approx(8 * t.splits * t.sums / H100.l2)
+
+
+@pytest.mark.parametrize("persistent", [False, True])
+@pytest.mark.parametrize("kind", ["fprop", "dgrad"])
+def test_flat_tiles_launch_what_is_counted(
+    kind: str, persistent: bool, launches: Launches, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """That a table names them: 3 x 15 x 15 rows in tiles of 256 are three."""
+    from vggfast.kernels import ops
+
+    tile = next(t for t in tiles.table() if (t.form, t.persistent) == ("flat", persistent))
+    monkeypatch.setattr(tuned, "as_shipped", lambda asked: tile)
+    layer = replace(SMALL, c_in=136, c_out=264)
+    x, (w, b) = nhwc(3, 136, 14, 14), parameters(layer)
+    if kind == "fprop":
+        ops.conv3x3(x, w, b, True, False, False)
+    else:
+        ops.conv3x3_backward(nhwc(3, 264, 14, 14), x, w, None, None, (True, False, False))
+    p = predict(layer, kind, 3, training=True)
+    t = p.tiling
+    assert t is not None
+    assert [name for name, _ in launches.kernels] == [
+        "pack3x3_kernel", "to_flat_kernel", "conv3x3_flat_kernel"
+    ]  # fmt: skip
+    assert p.kernels == 3
+    c_in, c_out = (136, 264) if kind == "fprop" else (264, 136)
+    tiles_c = -(-c_out // 128)
+    assert launches.of("conv3x3_flat_kernel") == t.grid == (3 * tiles_c,)
+    assert t.steps == 9 * -(-c_in // 64)
+    used = 3 * 14 * 14 * c_in * c_out
+    assert t.useful == pytest.approx(used / (3 * 256 * 128 * tiles_c * 64 * -(-c_in // 64)))
+    packed = 2 * 2 * 9 * 136 * 264
+    assert p.extra_bytes == packed + 2 * c_in * 3 * (14 * 14 + 15 * 15) + 4 * 22
 
 
 @pytest.mark.parametrize("n", [1, 13])

@@ -104,6 +104,20 @@ def test_fprop_in_gluon(device: torch.device) -> None:
         check_forward(device)
 
 
+@pytest.mark.sanitize("to_flat_kernel", "conv3x3_flat_kernel")
+def test_fprop_of_flat_maps(device: torch.device) -> None:
+    """A flat and a plain result; channels that do not fill 16 bytes lie between."""
+    x, w, b = layer(device)
+    second, _ = weights(C_IN, C_OUT, torch.float16, device, seed=7)
+    y = ops.conv3x3_flat(x, [(w, b, True), (second, None, False)])
+    x, w, b, second = (t.cpu() for t in (x, w, b, second))
+    theirs, _ = EAGER.conv3x3(x, w, b, True, False, False)
+    theirs, _ = EAGER.conv3x3(theirs, second, None, False, False, False)
+    oracle = reference.conv3x3(x.double(), w.double(), b.double(), True)
+    oracle = reference.conv3x3(oracle, second.double(), None, False)
+    assert_close("y", y.cpu(), theirs, oracle, 9 * (C_IN + C_OUT))
+
+
 @pytest.mark.sanitize("first_fprop_kernel")
 def test_first(device: torch.device) -> None:
     check_forward(device, 3)

@@ -95,6 +95,12 @@ def test_entry_meets_what_the_kernels_assume(t: tiles.Tile) -> None:
         assert t.bk >= 28, "27 products and the column of db are one step"
         # Else a pixel's values are spread over threads, and what depends on k is no constant.
         assert t.box[0] * t.box[1] * t.box[2] >= 32 * t.warps
+    if t.form == "flat":
+        assert t.box[:2] == (1, 1), "a box is a run of rows"
+        assert t.box[2] % 32 == 0, "which begins with a word of the rows' flags"
+        assert t.box[2] <= 256, "TMA's boxes have no longer side"
+        assert not t.pools, "a window is spread over tiles"
+        return
     if t.kernel in ("fprop", "first", "e4m3"):
         assert t.box[1] % 2 == 0, "a box holds whole pool windows"
         assert t.box[2] % 2 == 0, "a box holds whole pool windows"
