@@ -1,7 +1,8 @@
 """How the launchers divide a call among programs: for the tuner and the counted model.
 
-Follows launch/fprop.py, dgrad.py, wgrad.py, first.py and gluon.py; tests hold them together. Needs
-neither torch nor triton.
+Follows launch/fprop.py, dgrad.py, wgrad.py, first.py and gluon.py; tests hold them together. Tiles
+of form "cuda" are counted by their pixels: their kernel cuts them itself. Needs neither torch nor
+triton.
 """
 
 from __future__ import annotations
@@ -60,7 +61,7 @@ def divide(tile: Tile, query: Query, cores: int) -> Division:
     tiles, steps = boxes * blocks, 9 * -(-query.c_in // tile.bk)
     if query.kernel == "dgrad":  # a chain's: its epilogue needs whole sums
         return Division((tiles,), tiles, 1, steps, steps, macs, 0)
-    if tile.form == "gluon":
+    if tile.form in ("gluon", "cuda"):
         return Division((min(tiles, cores),), tiles, 1, steps, steps, macs, 0)
     each, splits = share(steps, fprop_splits(tile, tiles, steps, cores))
     if splits > 1:

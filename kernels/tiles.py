@@ -7,7 +7,10 @@ alone). Its tile is a box of images x rows x columns of pixels, ``bc`` output an
 channels.
 
 Entries of form "gluon" are for gluon3x3.py (fprop on Hopper): ``stages`` is then how many x buffers
-there are at most, and ``warps`` counts all of them. The rule never takes one, as none was measured.
+there are at most, and ``warps`` counts all of them. Those of form "cuda" are for the convolution in
+CUDA C++ (external.py), which cuts its tiles itself: ``box`` says how many pixels one has, of any
+shape, and ``cluster`` how many blocks share their weights. The rule never takes one of either form,
+as none was measured.
 """
 
 from __future__ import annotations
@@ -39,7 +42,8 @@ class Tile:
     ieee: bool = False  # for float32 products on the ordinary cores
     pools: bool = True  # also with a pool in the epilogue, which takes registers
     split: int = 0  # programs that share a tile; 0: as many as fill the GPU
-    form: str = "loop"  # or "gluon"
+    form: str = "loop"  # or "gluon", "cuda"
+    cluster: int = 1  # blocks of form "cuda" that bring their weights together
 
     @property
     def name(self) -> str:
@@ -47,12 +51,15 @@ class Tile:
         box = "x".join(map(str, self.box))
         kind = "ieee" if self.ieee else f"{self.bits}b"
         form = "" if self.form == "loop" else f"_{self.form}"
+        form += f"_cluster{self.cluster}" if self.cluster > 1 else ""
         form += "" if self.pools else "_poolless"
         form += ("_persistent" if self.persistent else "") + ("_3taps" if self.taps == 3 else "")
         return f"{self.kernel}_sm{self.arch}_{kind}_{box}_{self.bc}x{self.bk}{form}"
 
     def counts(self, pixels: tuple[int, int, int]) -> tuple[int, int, int]:
         """How many boxes cover a map of ``pixels`` = (N, H, W) along each axis."""
+        if self.form == "cuda":  # of any shape: few pixels are wasted, whatever the map
+            return 1, 1, -(-prod(pixels) // prod(self.box))
         n, h, w = (-(-size // side) for size, side in zip(pixels, self.box, strict=True))
         return n, h, w
 

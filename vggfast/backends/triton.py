@@ -10,20 +10,27 @@ import importlib
 import importlib.util
 import os
 import sys
-from collections.abc import Iterable
+from functools import lru_cache
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from vggfast.backends import cuda_conv
 from vggfast.backends.base import Backend, Call
 from vggfast.errors import InputError
 
 _DTYPES = (torch.float16, torch.bfloat16, torch.float32)
 
 
+@lru_cache(maxsize=1)
 def _ops() -> Any:
-    """The kernels, loaded at the first use: importing triton costs seconds."""
+    """The kernels, loaded at the first use: importing triton costs seconds.
+
+    They get the convolution in CUDA C++ to choose from, where a table has it.
+    """
+    external = importlib.import_module("vggfast.kernels.external")
+    external.offer(external.Kernel(cuda_conv.unavailable, cuda_conv.run))
     return importlib.import_module("vggfast.kernels.ops")
 
 
@@ -78,12 +85,8 @@ class TritonBackend(Backend):
         return None
 
     def clear_weights(self) -> None:
-        if "vggfast.kernels.ops" in sys.modules:
-            _ops().changed()
-
-    def hold(self, weights: Iterable[Tensor]) -> Any:
-        """See :func:`vggfast.backends.hold_weights`."""
-        return _ops().Held(weights)
+        if "vggfast.kernels.kept" in sys.modules:
+            sys.modules["vggfast.kernels.kept"].changed()
 
     def how(self, op: str, dtype: torch.dtype = torch.float32, weights: str = "fp32") -> str:
         if op in ("linear", "conv1x1") and weights == "fp32":
