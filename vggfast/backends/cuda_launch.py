@@ -136,12 +136,15 @@ def check(
     Raises:
         InputError: other strides, another device, or an address that is off an element's size.
     """
+    where = "cpu" if emulating() else "cuda"
     asked = [(t, torch.channels_last, "channels_last") for t in maps]
     asked += [(t, torch.contiguous_format, "contiguous") for t in rows]
     for t, layout, allowed in asked:
         if t is None:
             continue
-        if t.device != of.device:
+        if t.device.type != where:
+            wrong = f"a tensor on {t.device}, allowed is {where}"
+        elif t.device != of.device:
             wrong = f"a tensor on {t.device}, allowed is {of.device}"
         elif not t.is_contiguous(memory_format=layout):
             wrong = f"shape {tuple(t.shape)} with strides {t.stride()}, allowed is {allowed} memory"
