@@ -36,11 +36,15 @@ class CompileError(Exception):
     """NVRTC refused a kernel; the message is its first line that tells of an error."""
 
 
+def file_of(name: str) -> str:
+    """The file in ``csrc`` that holds the kernel ``name``."""
+    return next(f for prefix, f in _FILES.items() if name.startswith(prefix))
+
+
 def source(name: str) -> str:
     """The text that NVRTC compiles for the kernel ``name``: its file with all it includes."""
-    file = next(f for prefix, f in _FILES.items() if name.startswith(prefix))
     # Kernels are named without their namespace.
-    return _text(file) + "\nusing namespace vggfast;\n"
+    return _text(file_of(name)) + "\nusing namespace vggfast;\n"
 
 
 @lru_cache(maxsize=len(_FILES))
