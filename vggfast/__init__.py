@@ -37,13 +37,14 @@ from vggfast.models import (
     vgg19_bn,
 )  # fmt: skip
 from vggfast.nn import store_weights
+from vggfast.predict import Predictor
 from vggfast.quantization import quantize
 
 __version__ = "0.1.0"
 
 __all__ = [
-    "VGG", "BackendError", "InputError", "capture", "capture_step", "clear_weights", "exact",
-    "explain", "get_fp32_precision", "ops", "optim", "quantize", "set_fp32_precision",
+    "VGG", "BackendError", "InputError", "Predictor", "capture", "capture_step", "clear_weights",
+    "exact", "explain", "get_fp32_precision", "ops", "optim", "quantize", "set_fp32_precision",
     "store_weights", "train", "vgg", "vgg11", "vgg11_bn", "vgg13", "vgg13_bn", "vgg16", "vgg16_bn",
     "vgg19", "vgg19_bn",
 ]  # fmt: skip
