@@ -222,6 +222,13 @@ def explained(gpu: Gpu | None) -> str:
     return f"tiles: {', then '.join([*told, 'the rule of least waste'])}"
 
 
+def of_form(form: str, gpu: Gpu) -> int:
+    """How many entries of both tables name a tile of ``form`` for the compute capability."""
+    used = tables()
+    entries = (*used.user.entries, *used.shipped.entries)
+    return sum(e.tile.form == form and e.gpu.capability == gpu.capability for e in entries)
+
+
 def _count(table: Table, gpu: Gpu | None) -> str:
     entries = table.entries
     text = f"{len(entries)} entr{'y' if len(entries) == 1 else 'ies'}"

@@ -80,10 +80,31 @@ def test_reasons_of_a_machine_with_a_gpu(monkeypatch):
     )
     monkeypatch.setattr("importlib.util.find_spec", lambda name: object())
     assert CudaBackend().unavailable() is None
-    assert cuda_launch.how() == "compiled by NVRTC through CuPy"
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: (7, 5))
     reason = CudaBackend().refuse(call(device="cuda"))
     assert reason == "its kernels need compute capability 8.0, this GPU has 7.5"
+
+
+@pytest.mark.parametrize("built", [True, False])
+def test_explain_tells_nvcc_from_nvrtc(built, monkeypatch):
+    monkeypatch.delenv("VGGFAST_CUDA_EMULATE", raising=False)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda *_: (9, 0))
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: object())
+    monkeypatch.setattr(cuda_launch, "why_not_built", lambda: None if built else "there is no nvcc")
+    backends.clear_cache()
+    config = {**native.module().build_config(), "cuda_targets": "sm_80 sm_90a compute_90"}
+    monkeypatch.setattr(cuda_launch, "_config", lambda: config)
+    who = "built by nvcc for sm_80 sm_90a compute_90" if built else "compiled by NVRTC through CuPy"
+    text = vggfast.explain("cuda", torch.bfloat16, backend="cuda")
+    for op in ("maxpool2x2", "lrn", "cross_entropy", "crop_images"):
+        assert f"{op:<13} cuda    own kernel, {who}" in text
+    if built:
+        assert f"conv3x3       cuda    own kernel, {who}" in text
+        assert "    of multiples of 64: built by nvcc for sm_90a; " in text
+    else:
+        assert "conv3x3       none" in text
+        assert "is built by nvcc alone, and there is no nvcc" in text
 
 
 def test_the_build_says_what_it_holds(monkeypatch):

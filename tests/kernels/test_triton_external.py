@@ -14,6 +14,7 @@ from vggfast.kernels import external, ops, table_file, tiles, tuned
 from vggfast.kernels.table_file import Entry, Gpu, Shape
 
 from vggfast import backends, configs, reference
+from vggfast.backends import cuda_conv
 from vggfast.backends.eager import EagerBackend
 from vggfast.tune import search
 
@@ -103,9 +104,23 @@ def test_an_entry_of_the_table_serves(tmp_path: Path, monkeypatch: pytest.Monkey
     assert tuned.choose(ask()) == WIDE
     assert tuned.choose(ask(n=100)) == WIDE  # a neighbour, and no waste
     assert tuned.choose(ask(gpu=Gpu("8.0", "NVIDIA A100"))).form == "loop"
+    assert tuned.of_form("cuda", H100) == 1
+    assert tuned.of_form("cuda", Gpu("8.0", "NVIDIA A100")) == 0
     external.offer(None)  # another build of the extension: the rule serves
     tuned.reload()
     assert tuned.choose(ask()).form == "loop"
+
+
+def test_explain_says_that_a_table_has_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    triton, line = backends.get("triton"), "2 of these tiles are of CUDA C++: "
+    for count, reason, told in (
+        (0, None, []),
+        (2, None, [line + "built by nvcc for sm_90a"]),
+        (2, "no GPU", [line + "not used, no GPU"]),
+    ):
+        monkeypatch.setattr(tuned, "of_form", lambda form, gpu, count=count: count)
+        monkeypatch.setattr(cuda_conv, "unavailable", lambda reason=reason: reason)
+        assert triton.notes("conv3x3", "cuda" if GPU else "cpu")[1:] == told
 
 
 @pytest.mark.parametrize("pool", [False, True])

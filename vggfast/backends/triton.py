@@ -107,7 +107,14 @@ class TritonBackend(Backend):
         launch = importlib.import_module("vggfast.kernels.launch.gpu")
         tuned = importlib.import_module("vggfast.kernels.tuned")
         here = f"cuda:{torch.cuda.current_device()}" if device == "cuda" else device
-        return [str(tuned.explained(launch.identity(torch.device(here))))]
+        gpu = launch.identity(torch.device(here))
+        lines = [str(tuned.explained(gpu))]
+        count = tuned.of_form("cuda", gpu)
+        if count:
+            reason = cuda_conv.unavailable()
+            how = "built by nvcc for sm_90a" if reason is None else f"not used, {reason}"
+            lines.append(f"{count} of these tiles are of CUDA C++: {how}")
+        return lines
 
     def conv3x3(
         self, x: Tensor, w: Tensor, b: Tensor | None, relu: bool, pool: bool, save_argmax: bool
