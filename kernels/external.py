@@ -69,9 +69,8 @@ def run(
     """y (N, C_out, H, W) or pooled, and the argmax or None, by a tile of form "cuda".
 
     Raises:
-        RuntimeError: it cannot run here; the message says why.
+        RuntimeError: nobody has offered the kernel, or what it raises where it cannot run.
     """
-    reason = absent()
-    if _offered is None or reason is not None:
-        raise RuntimeError(f"tile {tile.name}: {reason}")
+    if _offered is None:
+        raise RuntimeError(f"tile {tile.name}: {absent()}")
     return _offered.run(x, w, b, relu, pool, save_argmax, rotated, tile.cluster)

@@ -138,7 +138,7 @@ def test_explain_says_who_makes_what(monkeypatch):
     made = "of multiples of 64: built by nvcc for sm_90a; wgrad "
     for reason, wgrad in ((None, "Triton's kernel"), ("why", "torch's library kernel (why)")):
         monkeypatch.setattr(
-            "vggfast.backends.triton.TritonBackend.unavailable", lambda _, reason=reason: reason
+            "vggfast.backends.cuda._why_not_triton", lambda *_, reason=reason: reason
         )
         assert made + wgrad in vggfast.explain(DEVICE, torch.bfloat16, "cuda")
 

@@ -9,6 +9,7 @@ of many channels has its rows in the tile table too: there the tuner may find it
 from __future__ import annotations
 
 import sys
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -67,7 +68,7 @@ class CudaBackend(Backend):
         """Which part of a convolution's backward is not of these kernels."""
         if op != "conv3x3":
             return []
-        reason = _TRITON.unavailable()
+        reason = _why_not_triton(device, torch.bfloat16)
         wgrad = "Triton's kernel" if reason is None else f"torch's library kernel ({reason})"
         return [
             f"of up to {_FEW} channels: dgrad torch's library kernel",
@@ -175,10 +176,20 @@ def _backward_of_many(
         rotated = cuda_conv.packed(w, rotated=True)
         dx, _ = cuda_conv.conv3x3(grad, rotated, None, False, False, False)
     if needs[1]:
-        other = _TRITON if _TRITON.unavailable() is None else _EAGER
+        other = _TRITON if _serves_wgrad(x.device.type, x.dtype) else _EAGER
         alone = (False, True, False)
         _, dw, _ = other.conv3x3_backward(grad, x, w, None, None, False, False, alone)
     return dx, dw, db
+
+
+@lru_cache(maxsize=8)
+def _serves_wgrad(device: str, dtype: torch.dtype) -> bool:
+    """Whether Triton's kernel makes dw beyond a first layer; asked once, not at every call."""
+    return _why_not_triton(device, dtype) is None
+
+
+def _why_not_triton(device: str, dtype: torch.dtype) -> str | None:
+    return _TRITON.unavailable() or _TRITON.refuse(Call("conv3x3", device, dtype, 64, 64))
 
 
 def _masked(grad: Tensor, y: Tensor | None) -> Tensor:
