@@ -38,6 +38,7 @@ class Case:
     build: Callable[[int], Built]
     asked: tuple[float | None, float | None] = (None, None)
     absent: str | None = None  # why it cannot run here
+    hangs: bool = False  # it waits for copies, for ever if one does not come
     exactly: bool = False  # theirs chooses elements, so ours must be equal
 
 

@@ -51,7 +51,8 @@ def cases(at: Where) -> Iterator[Case]:
         absent = cuda_conv.unavailable() or cuda_conv.refuse(layer.c_in, layer.c_out, at.dtype)
         least = 1.0 if min(layer.c_in, layer.c_out) >= 256 else None
         yield Case(
-            layer.name, 64, lambda n, layer=layer: _conv(at, n, layer), (None, least), absent  # type: ignore[misc]
+            layer.name, 64, lambda n, layer=layer: _conv(at, n, layer), (None, least),  # type: ignore[misc]
+            absent, hangs=True,
         )  # fmt: skip
 
 

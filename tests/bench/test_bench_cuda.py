@@ -114,6 +114,18 @@ def test_a_block_of_lines_a_kernel() -> None:
     assert lines[2] in ("  asked: 2x torch: met", "  asked: 2x torch: missed")
 
 
+@pytest.mark.parametrize("reason", [None, "why"])
+def test_a_kernel_that_hangs_is_left_out(
+    reason: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(command.probe, "first_calls", lambda: reason)
+    plain = Case("x", 1, lambda n: pytest.fail("built"))
+    found = command._able([plain, replace(plain, hangs=True)])
+    assert [c.absent for c in found] == [None, reason]
+    monkeypatch.setattr(command.probe, "first_calls", lambda: pytest.fail("started"))
+    assert command._able([plain, replace(plain, hangs=True, absent="no GPU")])[1].absent == "no GPU"
+
+
 def test_what_is_asked() -> None:
     case = Case("x", 1, lambda n: pytest.fail("built"), (0.85, 1.3))
     met = command.verdicts(case, {"vggfast": 1.0, "a": 1.4, "b": 1.5}, 0.9)

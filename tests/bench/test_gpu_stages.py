@@ -116,7 +116,9 @@ def test_what_the_stages_run(toolkit: Path) -> None:
     assert whole.startswith("-m pytest -q -m not long --durations=20 --tb=short -n ")
     assert " tests/kernels tests/cuda tests --deselect" in whole
     assert "test_triton_gluon.py" in gluon
-    assert hopper.endswith("tests/native/test_cuda_conv.py")
+    assert hopper.endswith("tests/native/test_cuda_conv.py tests/cuda/test_cuda_conv_many.py")
+    for path in hopper.split()[-2:]:
+        assert f"--ignore {path}" in whole
     assert nvrtc.endswith("tests/cuda")
     case = "-m pytest -q -p no:cacheprovider -m sanitize tests/kernels tests/cuda"
     assert ran["sanitize"] == ["memcheck", case, "racecheck", case]

@@ -27,6 +27,7 @@ WIDE = next(t for t in ROWS if (t.bc, t.cluster) == (128, 2))
 @pytest.fixture
 def offered(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """The test may offer what it likes."""
+    backends.get("triton").unavailable()  # offers ours when it is first asked
     monkeypatch.setattr(external, "_offered", None)
     tuned.reload()
     yield
