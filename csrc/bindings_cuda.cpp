@@ -86,6 +86,8 @@ void bind_cuda(py::module_& m) {
   m.def("cuda_launch", &::cuda_launch, "Launches a CUDA kernel on a stream of the current device.",
         py::arg("name"), py::arg("blocks_x"), py::arg("blocks_y"), py::arg("threads"),
         py::arg("params"), py::arg("stream"));
+  m.def("cuda_last_error", &vggfast::cuda_last_error,
+        "The error the CUDA runtime keeps for the next call, or None.");
 #endif
 }
 

@@ -9,6 +9,8 @@ flat3x3.py               and once more on maps in the padded-flat form
 first_plan.py, gluon_plan.py, flat_plan.py
                          how their tiles are cut, without torch
 ops.py                   what a caller uses
+kept.py                  packed weights, kept while they stay the same, for kernels of any make
+external.py              the convolution in CUDA C++, which vggfast hands over
 precision.py             how float32 products are made
 tiles.json, tiles.py     the tiles there are and the rule that chooses one; splits.py: of sums
 tuned.json, tuned.py     what was measured to be faster than the rule's choice; table_file.py: files

@@ -1,7 +1,8 @@
 """How the launchers divide a call among programs: for the tuner and the counted model.
 
 Follows launch/fprop.py, dgrad.py, wgrad.py, first.py, gluon.py and flat.py; tests hold them
-together. Needs neither torch nor triton.
+together. Tiles of form "cuda" are counted by their pixels: their kernel cuts them itself. Needs
+neither torch nor triton.
 """
 
 from __future__ import annotations
@@ -61,8 +62,8 @@ def divide(tile: Tile, query: Query, cores: int) -> Division:
     if query.kernel == "dgrad":  # a chain's: its epilogue needs whole sums
         return Division((tiles,), tiles, 1, steps, steps, macs, 0)
     if tile.form != "loop":
-        grid = (min(tiles, cores) if tile.persistent or tile.form == "gluon" else tiles,)
-        return Division(grid, tiles, 1, steps, steps, macs, 0)
+        one_each = tile.persistent or tile.form in ("gluon", "cuda")
+        return Division((min(tiles, cores) if one_each else tiles,), tiles, 1, steps, steps, macs, 0)
     each, splits = share(steps, fprop_splits(tile, tiles, steps, cores))
     if splits > 1:
         sums = tiles * prod(tile.box) * tile.bc

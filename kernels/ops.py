@@ -16,6 +16,7 @@ from torch import Tensor
 
 from . import _interpreter
 from .conv3x3 import conv3x3_fprop_kernel
+from .kept import Held, changed, kept_bytes
 from .launch import first, flat
 from .launch.dgrad import dgrad
 from .launch.e4m3 import conv3x3_e4m3, quantize_e4m3
@@ -25,7 +26,7 @@ from .launch.linear import linear
 from .launch.linear import serves as serves_linear
 from .launch.memory import aligned
 from .launch.pool import epilogue_backward, maxpool2x2, maxpool2x2_backward
-from .launch.weights import Held, changed, kept_bytes, tap_rows
+from .launch.weights import tap_rows
 from .launch.wgrad import wgrad
 
 __all__ = [
@@ -53,9 +54,8 @@ def conv3x3(
             y, argmax = first.fprop(x.permute(0, 2, 3, 1), w, b, relu, pool, save_argmax)
             return y.permute(0, 3, 1, 2), argmax
         y, argmax = fprop(
-            aligned(x.permute(0, 2, 3, 1)), tap_rows(w, False), w.shape[0], b, relu, pool,
-            save_argmax, False,
-        )  # fmt: skip
+            aligned(x.permute(0, 2, 3, 1)), w, b, relu, pool, save_argmax, mirror=False
+        )
     return y.permute(0, 3, 1, 2), argmax
 
 
@@ -95,9 +95,7 @@ def conv3x3_backward(
         dz, db = epilogue_backward(grad, y, argmax, x.shape, needs[0] or needs[1], needs[2])
         dx = dw = None
         if needs[0]:
-            dx, _ = fprop(
-                dz, tap_rows(w, True), w.shape[1], None, False, False, False, True
-            )  # fmt: skip
+            dx, _ = fprop(dz, w, None, False, False, False, mirror=True)
             dx = dx.permute(0, 3, 1, 2)
         if needs[1] and few:
             dw, _ = first.wgrad(x.permute(0, 2, 3, 1), dz, None, None, w, False)

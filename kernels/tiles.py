@@ -8,8 +8,10 @@ channels.
 
 Entries of form "gluon" are for gluon3x3.py (fprop on Hopper): ``stages`` is then how many x buffers
 there are at most, and ``warps`` counts all of them. Those of form "flat" are for flat3x3.py: their
-box is a run of rows of a padded-flat map, and they do not pool. The rule takes neither form, as
-none was measured.
+box is a run of rows of a padded-flat map, and they do not pool. Those of form "cuda" are for the
+convolution in CUDA C++ (external.py), which cuts its tiles itself: ``box`` says how many pixels one
+has, of any shape, and ``cluster`` how many blocks share their weights. The rule takes none of these
+forms, as none was measured.
 """
 
 from __future__ import annotations
@@ -43,7 +45,8 @@ class Tile:
     ieee: bool = False  # for float32 products on the ordinary cores
     pools: bool = True  # also with a pool in the epilogue, which takes registers
     split: int = 0  # programs that share a tile; 0: as many as fill the GPU
-    form: str = "loop"  # or "gluon", "flat"
+    form: str = "loop"  # or "gluon", "flat", "cuda"
+    cluster: int = 1  # blocks of form "cuda" that bring their weights together
 
     @property
     def name(self) -> str:
@@ -51,6 +54,7 @@ class Tile:
         box = "x".join(map(str, self.box))
         kind = "ieee" if self.ieee else f"{self.bits}b"
         form = "" if self.form == "loop" else f"_{self.form}"
+        form += f"_cluster{self.cluster}" if self.cluster > 1 else ""
         form += "" if self.pools else "_poolless"
         form += ("_persistent" if self.persistent else "") + ("_3taps" if self.taps == 3 else "")
         return f"{self.kernel}_sm{self.arch}_{kind}_{box}_{self.bc}x{self.bk}{form}"
@@ -62,6 +66,8 @@ class Tile:
         """
         if self.form == "flat":
             return 1, 1, -(-flat_plan.rows(*pixels) // self.box[2])
+        if self.form == "cuda":  # of any shape: few pixels are wasted, whatever the map
+            return 1, 1, -(-prod(pixels) // prod(self.box))
         n, h, w = (-(-size // side) for size, side in zip(pixels, self.box, strict=True))
         return n, h, w
 

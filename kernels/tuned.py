@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import NamedTuple
 
-from . import flat_plan, gluon_plan, tiles
+from . import external, flat_plan, gluon_plan, tiles
 from .table_file import SHIPPED, Entry, Gpu, Shape, Table, TableError, bucket, read, user_path
 
 NEIGHBOUR = 2.0  # how many times more or fewer pixels a class may have that serves another
@@ -152,11 +152,17 @@ def runs(tile: tiles.Tile, query: Query) -> bool:
     if query.kernel == "dgrad":  # a chain's has one form
         return tile.form == "loop" and not tile.persistent
     if tile.form == "gluon":
-        here = query.gpu is not None and query.gpu.capability == "9.0"
-        return here and gluon_plan.absent() is None
+        return _hopper(query) and gluon_plan.absent() is None
     if tile.form == "flat":
         return flat_plan.refused(*query.pixels, tile.box[2]) is None
+    if tile.form == "cuda":
+        fits = external.fits(tile, query.c_out, query.c_in)
+        return fits and _hopper(query) and external.absent() is None
     return True
+
+
+def _hopper(query: Query) -> bool:
+    return query.gpu is not None and query.gpu.capability == "9.0"
 
 
 def _distance(entry: Entry, query: Query) -> tuple[bool, bool, float, bool, int]:
@@ -216,6 +222,13 @@ def explained(gpu: Gpu | None) -> str:
         told.append(f"none of yours (python -m vggfast.tune writes {used.user.path})")
     told.append(f"shipped ({_count(used.shipped, gpu)})")
     return f"tiles: {', then '.join([*told, 'the rule of least waste'])}"
+
+
+def of_form(form: str, gpu: Gpu) -> int:
+    """How many entries of both tables name a tile of ``form`` for the compute capability."""
+    used = tables()
+    entries = (*used.user.entries, *used.shipped.entries)
+    return sum(e.tile.form == form and e.gpu.capability == gpu.capability for e in entries)
 
 
 def _count(table: Table, gpu: Gpu | None) -> str:

@@ -22,7 +22,7 @@ from vggfast.backends import (
     get_fp32_precision,
     set_fp32_precision,
 )  # fmt: skip
-from vggfast.errors import BackendError, InputError
+from vggfast.errors import BackendError, InputError, LaunchError
 from vggfast.graph import capture, capture_step
 from vggfast.models import (
     VGG,
@@ -37,15 +37,16 @@ from vggfast.models import (
     vgg19_bn,
 )  # fmt: skip
 from vggfast.nn import store_weights
+from vggfast.predict import Predictor
 from vggfast.quantization import quantize
 
 __version__ = "0.1.0"
 
 __all__ = [
-    "VGG", "BackendError", "InputError", "capture", "capture_step", "clear_weights", "exact",
-    "explain", "get_fp32_precision", "ops", "optim", "quantize", "set_fp32_precision",
-    "store_weights", "train", "vgg", "vgg11", "vgg11_bn", "vgg13", "vgg13_bn", "vgg16", "vgg16_bn",
-    "vgg19", "vgg19_bn",
+    "VGG", "BackendError", "InputError", "LaunchError", "Predictor", "capture", "capture_step",
+    "clear_weights", "exact", "explain", "get_fp32_precision", "ops", "optim", "quantize",
+    "set_fp32_precision", "store_weights", "train", "vgg", "vgg11", "vgg11_bn", "vgg13", "vgg13_bn",
+    "vgg16", "vgg16_bn", "vgg19", "vgg19_bn",
 ]  # fmt: skip
 
 

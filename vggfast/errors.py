@@ -1,4 +1,4 @@
-"""The errors vggfast raises on purpose: bad input, and a backend that cannot serve a call."""
+"""The errors vggfast raises on purpose: bad input, a backend that cannot serve, a failed launch."""
 
 from __future__ import annotations
 
@@ -12,3 +12,10 @@ class InputError(ValueError):
 
 class BackendError(RuntimeError):
     """A forced backend cannot serve the call; the message carries ``explain``'s reason."""
+
+
+class LaunchError(RuntimeError):
+    """A CUDA kernel could not be launched; the message names the kernel, the shape and the reason.
+
+    What a kernel does wrong while it runs shows later, at a call that waits for it.
+    """

@@ -115,4 +115,6 @@ def _step_bytes(tile: Tile, asked: tuned.Query, e: int, place: Place) -> int:
         share = gluon_plan.plan(tile, asked.pool, _SHARE).constants["TAPS"]
         rows = ni * (th + share - 1) * tw
         return e * tile.bk * (-(-rows // share) + tile.bc)
+    if tile.form == "cuda":  # x with its halo, every sector twice, serves nine taps
+        return e * tile.bk * (p // 3 + tile.bc // tile.cluster)
     return e * tile.bk * (p + tile.bc)

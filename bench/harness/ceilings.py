@@ -39,7 +39,7 @@ class Ceilings:
 
 def measure(options: Options, clock: Clock) -> Ceilings:
     """The best of a few repetitions of each, by torch's library."""
-    m, size = GEMM_SIZE[options.device.type], COPY_BYTES[options.device.type]
+    m = GEMM_SIZE[options.device.type]
     a = torch.randn(m, m, device=options.device).to(options.dtype)
     b = torch.randn(m, m, device=options.device).to(options.dtype)
     product = torch.empty_like(a)
@@ -51,11 +51,17 @@ def measure(options: Options, clock: Clock) -> Ceilings:
     w = w.contiguous(memory_format=torch.channels_last)
     with torch.no_grad():
         conv = _best(clock, lambda: F.conv2d(x, w, padding=1))
-    source = torch.zeros(size, dtype=torch.uint8, device=options.device)
-    target = torch.zeros_like(source)
-    copy = _best(clock, lambda: target.copy_(source))
+    copied = copy_gbps(options.device, clock)
     operations = 2 * n * side * side * 9 * c * c
-    return Ceilings(m, 2 * m**3 / gemm / 1e12, operations / conv / 1e12, 2 * size / copy / 1e9)
+    return Ceilings(m, 2 * m**3 / gemm / 1e12, operations / conv / 1e12, copied)
+
+
+def copy_gbps(device: torch.device, clock: Clock) -> float:
+    """GB/s of a copy of a large buffer, which reads and writes."""
+    size = COPY_BYTES[device.type]
+    source = torch.zeros(size, dtype=torch.uint8, device=device)
+    target = torch.zeros_like(source)
+    return 2 * size / _best(clock, lambda: target.copy_(source)) / 1e9
 
 
 def _best(clock: Clock, work: Work) -> float:

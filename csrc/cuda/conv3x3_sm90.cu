@@ -2,10 +2,9 @@
 // common/conv3x3_sm90_layout.h.
 #include "cuda/conv3x3_sm90.h"
 
-#include <cuda_runtime.h>
-
 #include "cuda/conv3x3_sm90_block.cuh"
 #include "cuda/conv3x3_sm90_maps.h"
+#include "cuda/take_error.h"
 #include "cuda/tensor_map.h"
 
 namespace vggfast {
@@ -49,10 +48,6 @@ Kernel kernel_of(int columns) {
   return nullptr;
 }
 
-const char* text(cudaError_t error) {
-  return error == cudaSuccess ? nullptr : cudaGetErrorString(error);
-}
-
 bool same(const Problem& a, const Problem& b) {
   return a.n == b.n && a.h == b.h && a.w == b.w && a.c_in == b.c_in && a.c_out == b.c_out &&
          a.pool == b.pool && a.form == b.form && a.cluster == b.cluster &&
@@ -84,7 +79,7 @@ const char* launch(Kernel kernel, const Plan& p, int multiprocessors, const CUte
   const cudaError_t sized =
       cudaFuncSetAttribute(reinterpret_cast<const void*>(kernel),
                            cudaFuncAttributeMaxDynamicSharedMemorySize, sm90::SHARED_LIMIT);
-  if (sized != cudaSuccess) return text(sized);
+  if (sized != cudaSuccess) return take_error(sized);
   const int at_once = multiprocessors / p.cluster, clusters = p.units < at_once ? p.units : at_once;
   cudaLaunchAttribute attribute{};
   attribute.id = cudaLaunchAttributeClusterDimension;
@@ -97,8 +92,7 @@ const char* launch(Kernel kernel, const Plan& p, int multiprocessors, const CUte
   config.stream = static_cast<cudaStream_t>(stream);
   config.attrs = &attribute;
   config.numAttrs = 1;
-  const cudaError_t launched = cudaLaunchKernelEx(&config, kernel, x_map, y_map, p, packed, out);
-  return text(launched);
+  return take_error(cudaLaunchKernelEx(&config, kernel, x_map, y_map, p, packed, out));
 }
 
 }  // namespace
@@ -113,7 +107,7 @@ const char* cuda_sm90_multiprocessors(int* count) {
   if (error == cudaSuccess) {
     error = cudaDeviceGetAttribute(count, cudaDevAttrMultiProcessorCount, device);
   }
-  if (error != cudaSuccess) return cudaGetErrorString(error);
+  if (error != cudaSuccess) return take_error(error);
   return major == 9 ? nullptr : "this kernel needs a GPU of compute capability 9.0";
 }
 
@@ -142,11 +136,12 @@ const char* cuda_conv3x3_pack(const void* w, void* packed, long c_in, long c_out
   const WeightShape shape{static_cast<int>(c_in), static_cast<int>(c_out), channel_block(c_out)};
   const long total = TAPS * c_in * c_out;
   const long blocks = (total + 255) / 256;
-  (void)cudaGetLastError();  // of an earlier launch: whoever made it was told
-  pack<<<static_cast<unsigned>(blocks < 65536 ? blocks : 65536), 256, 0,
-         static_cast<cudaStream_t>(stream)>>>(
-      static_cast<const uint16_t*>(w), static_cast<uint16_t*>(packed), shape, total, rotated);
-  return text(cudaGetLastError());
+  cudaLaunchConfig_t config{};
+  config.gridDim = dim3(static_cast<unsigned>(blocks < 65536 ? blocks : 65536));
+  config.blockDim = dim3(256);
+  config.stream = static_cast<cudaStream_t>(stream);
+  return take_error(cudaLaunchKernelEx(&config, pack, static_cast<const uint16_t*>(w),
+                                       static_cast<uint16_t*>(packed), shape, total, rotated));
 }
 
 }  // namespace vggfast

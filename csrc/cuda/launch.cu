@@ -1,6 +1,6 @@
 #include "cuda/launch.h"
 
-#include <cuda_runtime.h>
+#include "cuda/take_error.h"
 
 namespace vggfast {
 
@@ -9,6 +9,11 @@ const char* cuda_launch(const Kernel& kernel, Grid grid, const void* params, voi
   const cudaError_t error =
       cudaLaunchKernel(reinterpret_cast<const void*>(kernel.function), dim3(grid.x, grid.y),
                        dim3(grid.threads), arguments, 0, static_cast<cudaStream_t>(stream));
+  return take_error(error);
+}
+
+const char* cuda_last_error() {
+  const cudaError_t error = cudaPeekAtLastError();
   return error == cudaSuccess ? nullptr : cudaGetErrorString(error);
 }
 

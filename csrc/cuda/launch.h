@@ -19,4 +19,8 @@ struct Grid {
 // Null, or the CUDA error of the launch. `stream` is a cudaStream_t of the current device.
 const char* cuda_launch(const Kernel& kernel, Grid grid, const void* params, void* stream);
 
+// The error that the CUDA runtime keeps for this thread's next call, or null: none, after any call
+// of ours.
+const char* cuda_last_error();
+
 }  // namespace vggfast

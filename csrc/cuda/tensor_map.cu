@@ -1,6 +1,6 @@
 #include "cuda/tensor_map.h"
 
-#include <cuda_runtime.h>
+#include "cuda/take_error.h"
 
 namespace vggfast {
 namespace {
@@ -17,7 +17,7 @@ Encode find_encode() {
   const cudaError_t error =
       cudaGetDriverEntryPoint("cuTensorMapEncodeTiled", &function, cudaEnableDefault, &found);
 #endif
-  const bool is_there = error == cudaSuccess && found == cudaDriverEntryPointSuccess;
+  const bool is_there = take_error(error) == nullptr && found == cudaDriverEntryPointSuccess;
   return is_there ? reinterpret_cast<Encode>(function) : nullptr;
 }
 

@@ -8,39 +8,51 @@ import torch
 import triton
 from torch import Tensor
 
-from .. import precision
+from .. import external, precision
 from ..conv3x3 import conv3x3_fprop_kernel
 from ..split3x3 import conv3x3_join_kernel, conv3x3_split_kernel
 from ..splits import fprop_splits, share
 from . import flat, gluon
 from .gpu import choose_tile, cores
 from .memory import empty_argmax, operand, unit, workspace
+from .weights import tap_rows
 
 _JOINED = 16  # channels a program of the joining kernel takes
 
 
 def fprop(
     x: Tensor,
-    rows: Tensor,
-    c_out: int,
+    weights: Tensor,
     b: Tensor | None,
     relu: bool,
     pool: bool,
     save_argmax: bool,
     mirror: bool,
 ) -> tuple[Tensor, Tensor | None]:
-    """x (N, H, W, padded C_in), rows (9 * c_out, padded C_in) -> y (N, HO, WO, c_out), argmax."""
+    """x (N, H, W, padded C_in), weights (c_out, C_in, 3, 3) -> y (N, HO, WO, c_out), argmax.
+
+    ``mirror``: weights (C_in, c_out, 3, 3), for dgrad of the convolution with them.
+    """
     n, h, w, c_in = x.shape
+    c_out = weights.shape[1 if mirror else 0]
     ho, wo = (h // 2, w // 2) if pool else (h, w)
     per16 = unit(x)
-    y = torch.empty((n, ho, wo, -(-c_out // per16) * per16), dtype=x.dtype, device=x.device)
-    argmax = empty_argmax(y[..., :c_out]) if pool and save_argmax else None
-    if y.numel() == 0:
-        return y[..., :c_out], argmax
+    size = (n, ho, wo, -(-c_out // per16) * per16)
+    if n == 0:
+        y = torch.empty((n, ho, wo, c_out), dtype=x.dtype, device=x.device)
+        return y, empty_argmax(y) if pool and save_argmax else None
     # A pool drops an odd last row or column: no box is spent on it.
     pixels = (n, 2 * ho, 2 * wo) if pool else (n, h, w)
     op = "dgrad" if mirror else "fprop"
     tile = choose_tile("fprop", x, pixels, c_out, c_in, op, pool)
+    if tile.form == "cuda":
+        nchw, argmax = external.run(
+            tile, x.permute(0, 3, 1, 2), weights, b, relu, pool, save_argmax, mirror
+        )
+        return nchw.permute(0, 2, 3, 1), argmax
+    rows = tap_rows(weights, mirror)
+    y = torch.empty(size, dtype=x.dtype, device=x.device)
+    argmax = empty_argmax(y[..., :c_out]) if pool and save_argmax else None
     if tile.form == "gluon":
         gluon.launch(x, rows, b, y, argmax, c_out, pixels, tile, relu, pool, mirror)
         return y[..., :c_out].contiguous(), argmax

@@ -112,22 +112,27 @@ def test_what_the_stages_run(toolkit: Path) -> None:
     for stage in STAGES[:4]:
         done = call("run", toolkit, STAGE=stage, PYTHON=str(toolkit / "python"))
         ran[stage] = re.findall(r"^(?:ran|tool):? (.*)$", done.stdout, re.M)
-    whole, gluon, hopper = [line for line in ran["test"] if "pytest" in line]
+    whole, gluon, hopper, nvrtc = [line for line in ran["test"] if "pytest" in line]
     assert whole.startswith("-m pytest -q -m not long --durations=20 --tb=short -n ")
     assert " tests/kernels tests/cuda tests --deselect" in whole
     assert "test_triton_gluon.py" in gluon
-    assert hopper.endswith("tests/native/test_cuda_conv.py")
+    assert hopper.endswith("tests/native/test_cuda_conv.py tests/cuda/test_cuda_conv_many.py")
+    for path in hopper.split()[-2:]:
+        assert f"--ignore {path}" in whole
+    assert nvrtc.endswith("tests/cuda")
     case = "-m pytest -q -p no:cacheprovider -m sanitize tests/kernels tests/cuda"
     assert ran["sanitize"] == ["memcheck", case, "racecheck", case]
     assert ran["tune"][0] == (
         "-m vggfast.tune --net E,D,A --batch 256,64,1,8 --dtype bf16 --seconds 450"
     )
-    seconds = {line.partition("--seconds ")[2].split()[0] for line in ran["bench"]}
+    kernels, *networks = ran["bench"]
+    assert kernels == "bench/cuda_kernels.py --seconds 40 --dtype bf16"
+    seconds = {line.partition("--seconds ")[2].split()[0] for line in networks}
     assert len(seconds) == 1
-    assert [line.split()[2] for line in ran["bench"]] == ["E", "D", "A"]
+    assert [line.split()[2] for line in networks] == ["E", "D", "A"]
     assert all(
         "--device cuda --dtype bf16" in line and line.endswith("--batch 1,64,256")
-        for line in ran["bench"]
+        for line in networks
     )
 
 

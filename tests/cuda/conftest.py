@@ -6,6 +6,7 @@ barrier is missing the results differ.
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -13,7 +14,7 @@ import torch
 from torch import Tensor
 
 from vggfast import backends
-from vggfast.backends import native
+from vggfast.backends import cuda_launch, native
 
 GPU = torch.cuda.is_available()
 DTYPES = (torch.float32, torch.float16, torch.bfloat16)
@@ -27,6 +28,9 @@ def device() -> torch.device:
 @pytest.fixture(autouse=True)
 def emulate(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Let the cuda backend serve CPU tensors in this test, where there is no GPU."""
+    not_built = cuda_launch.why_not_built() if GPU else None
+    if not_built is not None and importlib.util.find_spec("cupy") is None:
+        pytest.skip(f"{not_built}, and CuPy is not installed")
     if not GPU:
         if not native.module().build_config()["cuda_emulated"]:
             pytest.skip("there is no GPU, and the emulator needs Linux")

@@ -24,13 +24,20 @@ def test_serves_and_refuses():
     assert backend.unavailable() is None
     for op in ("lrn", "maxpool2x2", "cross_entropy", "crop_images", "linear"):
         assert backend.refuse(call(op)) is None
-    reason = "its conv3x3 is for a first layer: 1 to 3 input channels and a multiple of 8 outputs"
-    assert backend.refuse(call("conv3x3")) == f"{reason}, not 64 to 64"
-    assert backend.refuse(Call("conv3x3", DEVICE, torch.float16, 3, 60)) == f"{reason}, not 3 to 60"
+    reason = (
+        "its conv3x3 takes 1 to 3 channels (a first layer) to a multiple of 8, or multiples of 64 "
+        "on both sides, not "
+    )
+    for c_in, c_out in ((3, 60), (8, 8), (64, 96), (96, 64), (0, 64)):
+        refused = backend.refuse(Call("conv3x3", DEVICE, torch.float16, c_in, c_out))
+        assert refused == f"{reason}{c_in} to {c_out}"
+    assert backend.refuse(call("conv3x3")) == (
+        "its conv3x3 beyond a first layer: its dtypes are bfloat16 and float16, not float32"
+    )
     assert backend.refuse(Call("conv3x3", DEVICE, torch.float16, 3, 64)) is None
     reason = "its kernels take float16, bfloat16 and float32, not float64"
     assert backend.refuse(call(dtype=torch.float64)) == reason
-    with pytest.raises(BackendError, match=r"'cuda' was asked for conv3x3 .*first layer"):
+    with pytest.raises(BackendError, match=r"'cuda' was asked for conv3x3 .*multiples of 64"):
         ops.conv3x3(torch.zeros(1, 8, 2, 2), torch.zeros(8, 8, 3, 3), backend="cuda")
 
 
@@ -43,7 +50,7 @@ def test_explain_says_who_made_the_kernels():
     text = vggfast.explain(DEVICE, backend="cuda")
     assert f"lrn           cuda    own kernel, {cuda_launch.how()}" in text
     assert "linear        cuda    torch's library kernel" in text
-    assert "conv3x3       none" in text  # explain asks for 64 channels
+    assert "conv3x3       none" in text  # explain asks for 64 channels, here in float32
 
 
 @only_emulated
@@ -73,10 +80,31 @@ def test_reasons_of_a_machine_with_a_gpu(monkeypatch):
     )
     monkeypatch.setattr("importlib.util.find_spec", lambda name: object())
     assert CudaBackend().unavailable() is None
-    assert cuda_launch.how() == "compiled by CuPy"
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: (7, 5))
     reason = CudaBackend().refuse(call(device="cuda"))
     assert reason == "its kernels need compute capability 8.0, this GPU has 7.5"
+
+
+@pytest.mark.parametrize("built", [True, False])
+def test_explain_tells_nvcc_from_nvrtc(built, monkeypatch):
+    monkeypatch.delenv("VGGFAST_CUDA_EMULATE", raising=False)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda *_: (9, 0))
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: object())
+    monkeypatch.setattr(cuda_launch, "why_not_built", lambda: None if built else "there is no nvcc")
+    backends.clear_cache()
+    config = {**native.module().build_config(), "cuda_targets": "sm_80 sm_90a compute_90"}
+    monkeypatch.setattr(cuda_launch, "_config", lambda: config)
+    who = "built by nvcc for sm_80 sm_90a compute_90" if built else "compiled by NVRTC through CuPy"
+    text = vggfast.explain("cuda", torch.bfloat16, backend="cuda")
+    for op in ("maxpool2x2", "lrn", "cross_entropy", "crop_images"):
+        assert f"{op:<13} cuda    own kernel, {who}" in text
+    if built:
+        assert f"conv3x3       cuda    own kernel, {who}" in text
+        assert "    of multiples of 64: built by nvcc for sm_90a; " in text
+    else:
+        assert "conv3x3       none" in text
+        assert "is built by nvcc alone, and there is no nvcc" in text
 
 
 def test_the_build_says_what_it_holds(monkeypatch):

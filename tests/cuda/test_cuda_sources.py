@@ -14,15 +14,13 @@ import pytest
 from vggfast.backends import cuda_rtc, native
 
 NAMES = native.module().build_config()["cuda_emulated"]
-# One of each file and of each kind of number.
-COMPILED = [
-    "maxpool2x2_backward<Float16, false>",
-    "lrn_backward<float, true>",
-    "sgd<BFloat16>",
-    "cross_entropy_mean",
-    "crop_images<BFloat16, true>",
-    "first_conv_mma<BFloat16>",
-]
+FILES = sorted(set(cuda_rtc._FILES.values()))
+ALONE = ["maxpool2x2_backward<Float16, false>", "first_conv_mma<BFloat16>"]
+
+
+def _of(file: str) -> list[str]:
+    """The instances of a file's kernels."""
+    return [n for n in NAMES if cuda_rtc.file_of(n) == file]
 
 
 def _nvrtc() -> ctypes.CDLL | None:
@@ -45,17 +43,20 @@ def test_no_header_of_others_is_left(name):
     assert re.search(rf"\b{re.escape(name.split('<')[0])}\(", text)
 
 
-@pytest.mark.parametrize("name", COMPILED)
-def test_nvrtc_compiles_it(name):
-    assert name in NAMES
+@pytest.mark.parametrize("arch", ["sm_80", "sm_90"])
+@pytest.mark.parametrize("file", FILES)
+def test_nvrtc_compiles_every_instance(file, arch):
+    """To machine code, with the options that CuPy gets and the one that it adds."""
     lib = _nvrtc()
     if lib is None:
         pytest.skip("libnvrtc is not installed")
+    names = _of(file)
     program = ctypes.c_void_p()
-    code = cuda_rtc.source(name).encode()
+    code = cuda_rtc.source(names[0]).encode()
     assert lib.nvrtcCreateProgram(ctypes.byref(program), code, b"k.cu", 0, None, None) == 0
-    assert lib.nvrtcAddNameExpression(program, name.encode()) == 0
-    options = [*cuda_rtc.OPTIONS, "-arch=sm_80"]
+    for name in names:
+        assert lib.nvrtcAddNameExpression(program, name.encode()) == 0
+    options = [*cuda_rtc.OPTIONS, "-ftz=true", f"-arch={arch}"]
     given = (ctypes.c_char_p * len(options))(*(o.encode() for o in options))
     failed = lib.nvrtcCompileProgram(program, len(options), given)
     size = ctypes.c_size_t()
@@ -65,11 +66,17 @@ def test_nvrtc_compiles_it(name):
     if b"failed to open libnvrtc-builtins" in log.value:
         pytest.skip("libnvrtc does not find its builtins")
     assert not failed, log.value.decode()
+    lib.nvrtcGetCUBINSize(program, ctypes.byref(size))
+    cubin = ctypes.create_string_buffer(size.value)
+    assert lib.nvrtcGetCUBIN(program, cubin) == 0
     lowered = ctypes.c_char_p()
-    assert lib.nvrtcGetLoweredName(program, name.encode(), ctypes.byref(lowered)) == 0
+    for name in names:
+        assert lib.nvrtcGetLoweredName(program, name.encode(), ctypes.byref(lowered)) == 0
+        assert lowered.value in cubin.raw, name
+    assert lib.nvrtcDestroyProgram(ctypes.byref(program)) == 0
 
 
-@pytest.mark.parametrize("name", COMPILED[:1] + COMPILED[-1:])
+@pytest.mark.parametrize("name", ALONE)
 def test_nvcc_compiles_the_text_alone(name, tmp_path):
     """Where NVRTC is missing this comes near it: the text, and no folder of headers."""
     nvcc = shutil.which("nvcc")
@@ -84,8 +91,8 @@ def test_nvcc_compiles_the_text_alone(name, tmp_path):
 
 
 def test_every_kernel_has_its_file():
-    used = {next(f for p, f in cuda_rtc._FILES.items() if n.startswith(p)) for n in NAMES}
-    assert used == set(cuda_rtc._FILES.values())
+    assert {cuda_rtc.file_of(n) for n in NAMES} == set(FILES)
+    assert sum(len(_of(f)) for f in FILES) == len(NAMES)
 
 
 def test_missing_sources_are_told(monkeypatch, tmp_path):

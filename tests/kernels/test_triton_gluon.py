@@ -16,7 +16,6 @@ from vggfast.kernels import gluon_plan, ops, tiles
 from vggfast.kernels.launch import gluon
 from vggfast.kernels.launch.fprop import fprop
 from vggfast.kernels.launch.memory import aligned
-from vggfast.kernels.launch.weights import tap_rows
 
 from vggfast import reference
 from vggfast.backends import argmax as packed
@@ -93,8 +92,7 @@ def test_dgrad_in_the_model(split: str, share: int, model: Use) -> None:
     weight, _ = weights(88, 72, torch.float16, CPU, seed=3)
     dz = maps((2, 88, h, w), torch.float16, CPU, seed=3)
     with tiles.forced(tile):
-        rows = tap_rows(weight, True)
-        dx, _ = fprop(aligned(dz.permute(0, 2, 3, 1)), rows, 72, None, False, False, False, True)
+        dx, _ = fprop(aligned(dz.permute(0, 2, 3, 1)), weight, None, False, False, False, True)
     wanted = (False, False, (True, False, False))
     x = torch.empty(2, 72, h, w, dtype=torch.float16)
     theirs, _, _ = EAGER.conv3x3_backward(dz, x, weight, None, None, *wanted)

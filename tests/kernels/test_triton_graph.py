@@ -17,8 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from triton_cases import GPU, maps, weights
-from vggfast.kernels import ops
-from vggfast.kernels.launch import weights as kept
+from vggfast.kernels import kept, ops
 
 import vggfast
 from vggfast import InputError

@@ -12,8 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from triton_cases import DTYPES, GPU, maps, weights
-from vggfast.kernels import ops
-from vggfast.kernels.launch import weights as kept
+from vggfast.kernels import kept, ops
+from vggfast.kernels.launch import weights as rows_of
 from vggfast.kernels.launch.memory import unit
 
 import vggfast
@@ -30,13 +30,13 @@ def nothing_kept() -> Iterator[None]:
 def launches(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
     """The ``transposed`` of each packing from here on."""
     seen: list[bool] = []
-    real = kept.pack
+    real = rows_of.pack
 
     def counting(w: Tensor, transposed: bool, rows: Tensor | None = None) -> Tensor:
         seen.append(transposed)
         return real(w, transposed, rows)
 
-    monkeypatch.setattr(kept, "pack", counting)
+    monkeypatch.setattr(rows_of, "pack", counting)
     return seen
 
 
@@ -71,20 +71,21 @@ def test_rows_are_torchs(size: tuple[int, int], dtype: torch.dtype, device: torc
     w[0, 0, 1, 2], w[-1, -1, 0, 0] = float("nan"), -0.0
     for name, given in forms(w).items():
         for transposed in (False, True):
-            ours = kept.pack(given, transposed)
+            ours = rows_of.pack(given, transposed)
             assert ours.is_contiguous(), name
             assert torch.equal(bits(ours), bits(plain(w, transposed))), (name, transposed)
 
 
 def test_kept_from_the_second_call(device: torch.device, launches: list[bool]) -> None:
     w, _ = weights(8, 5, torch.float32, device, seed=2)
-    first, second, third = (kept.tap_rows(w, False) for _ in range(3))
+    first, second, third = (rows_of.tap_rows(w, False) for _ in range(3))
     assert launches == [False, False]
     assert second is third
     assert first is not second
     assert kept.kept_bytes() == second.nbytes == 9 * 8 * 8 * 4
-    kept.tap_rows(w, True)  # a form of its own, and another shape in the same memory another entry
-    kept.tap_rows(w.view(5, 8, 3, 3), False)
+    # A form of its own, and another shape in the same memory, are entries of their own.
+    rows_of.tap_rows(w, True)
+    rows_of.tap_rows(w.view(5, 8, 3, 3), False)
     assert launches == [False, False, True, False]
 
 
@@ -94,7 +95,7 @@ def test_changes_are_seen(device: torch.device, launches: list[bool]) -> None:
 
     def keep() -> None:
         for _ in range(3):
-            rows = kept.tap_rows(p, False)
+            rows = rows_of.tap_rows(p, False)
         assert torch.equal(rows, plain(p.detach(), False))
 
     changes = {
@@ -121,11 +122,11 @@ def test_steps_of_an_optimizer_are_seen(
     p = nn.Parameter(w)
     optimizer = torch.optim.SGD([p], 0.5, momentum=0.9, fused=fused)
     for _ in range(3):
-        kept.tap_rows(p, False)
+        rows_of.tap_rows(p, False)
     p.grad = torch.ones_like(p)
     optimizer.step()
     for _ in range(3):
-        rows = kept.tap_rows(p, False)
+        rows = rows_of.tap_rows(p, False)
     assert torch.equal(rows, plain(p.detach(), False))
     assert len(launches) == 4
 
@@ -148,7 +149,7 @@ def test_storage_gone(device: torch.device) -> None:
     for value in range(4):
         w = torch.full((4, 4, 3, 3), float(value), device=device)
         for _ in range(3):
-            assert kept.tap_rows(w, False).unique().tolist() == [value]
+            assert rows_of.tap_rows(w, False).unique().tolist() == [value]
         del w
     gc.collect()
     assert kept.kept_bytes() == 0
@@ -157,20 +158,20 @@ def test_storage_gone(device: torch.device) -> None:
 def test_a_copy_is_not_the_original(device: torch.device) -> None:
     conv = nn.Conv2d(4, 4, 3, device=device)
     for _ in range(2):
-        kept.tap_rows(conv.weight, False)
+        rows_of.tap_rows(conv.weight, False)
     twin = copy.deepcopy(conv)
     with torch.no_grad():
         twin.weight.add_(1)
     for _ in range(3):
-        assert torch.equal(kept.tap_rows(twin.weight, False), plain(twin.weight.detach(), False))
-        assert torch.equal(kept.tap_rows(conv.weight, False), plain(conv.weight.detach(), False))
+        assert torch.equal(rows_of.tap_rows(twin.weight, False), plain(twin.weight.detach(), False))
+        assert torch.equal(rows_of.tap_rows(conv.weight, False), plain(conv.weight.detach(), False))
 
 
 def test_inference_tensors_are_not_kept(device: torch.device, launches: list[bool]) -> None:
     with torch.inference_mode():
         w = torch.ones(4, 4, 3, 3, device=device)
         for value in (1, 2, 3):
-            assert kept.tap_rows(w.fill_(value), False).unique().tolist() == [value]
+            assert rows_of.tap_rows(w.fill_(value), False).unique().tolist() == [value]
     assert launches == [False] * 3
     assert kept.kept_bytes() == 0
 
@@ -183,7 +184,7 @@ def test_threads(device: torch.device) -> None:
         try:
             for i in range(12):
                 w = made[i % 4]
-                if not torch.equal(kept.tap_rows(w, i % 3 == 0), plain(w, i % 3 == 0)):
+                if not torch.equal(rows_of.tap_rows(w, i % 3 == 0), plain(w, i % 3 == 0)):
                     wrong.append(i)
         except Exception as error:
             wrong.append(error)
@@ -191,7 +192,7 @@ def test_threads(device: torch.device) -> None:
     # The interpreter patches triton.language while a kernel runs: rows are there before it starts.
     for w in made:
         for transposed in (False, False, True, True):
-            kept.tap_rows(w, transposed)
+            rows_of.tap_rows(w, transposed)
     threads = [threading.Thread(target=work) for _ in range(4)]
     for t in threads:
         t.start()
@@ -205,9 +206,9 @@ def test_held_rows_stay_in_place(device: torch.device, launches: list[bool]) -> 
     other, _ = weights(4, 4, torch.float32, device, seed=7)
     held = kept.Held([w])
     with held.use():
-        first = kept.tap_rows(w, False)
-        assert kept.tap_rows(w, False) is first
-        assert held.rows(other, False) is None
+        first = rows_of.tap_rows(w, False)
+        assert rows_of.tap_rows(w, False) is first
+        assert held.packed(other, ("rows", False), rows_of.pack) is None
     assert held.nbytes == first.nbytes
     assert not held.refresh()
     assert launches == [False]
@@ -222,7 +223,7 @@ def test_held_rows_stay_in_place(device: torch.device, launches: list[bool]) -> 
     assert not held.refresh()
     assert held.refresh(force=True)
     assert torch.equal(first, plain(w, False))
-    assert kept.tap_rows(w, False) is not first  # outside of use() the cache serves
+    assert rows_of.tap_rows(w, False) is not first  # outside of use() the cache serves
 
 
 def test_held_rows_are_this_threads(device: torch.device) -> None:
@@ -230,8 +231,8 @@ def test_held_rows_are_this_threads(device: torch.device) -> None:
     held = kept.Held([w])
     seen: list[Tensor] = []
     with held.use():
-        mine = kept.tap_rows(w, False)
-        thread = threading.Thread(target=lambda: seen.append(kept.tap_rows(w, False)))
+        mine = rows_of.tap_rows(w, False)
+        thread = threading.Thread(target=lambda: seen.append(rows_of.tap_rows(w, False)))
         thread.start()
         thread.join()
     assert seen[0] is not mine
@@ -241,10 +242,10 @@ def test_held_rows_are_this_threads(device: torch.device) -> None:
 def test_a_capture_packs_for_itself(device: torch.device) -> None:
     w = torch.ones(4, 4, 3, 3, device=device)
     for _ in range(3):
-        kept.tap_rows(w, False)
+        rows_of.tap_rows(w, False)
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph):
-        rows = kept.tap_rows(w, False)
+        rows = rows_of.tap_rows(w, False)
     w.fill_(7)
     graph.replay()
     assert rows.unique().tolist() == [7]
@@ -258,9 +259,9 @@ def test_one_launch(device: torch.device, monkeypatch: pytest.MonkeyPatch) -> No
             grids.append(grid)
             return kernel[grid]
 
-    kernel = kept.pack3x3_kernel
-    monkeypatch.setattr(kept, "pack3x3_kernel", Counting())
+    kernel = rows_of.pack3x3_kernel
+    monkeypatch.setattr(rows_of, "pack3x3_kernel", Counting())
     w, _ = weights(17, 72, torch.float32, device, seed=9)
-    kept.pack(w.transpose(2, 3), True)
+    rows_of.pack(w.transpose(2, 3), True)
     assert grids == [(5, 1)]
     assert ops.INTERPRETED != GPU

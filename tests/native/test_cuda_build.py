@@ -1,11 +1,13 @@
-"""The machine code of the convolution for Hopper, read from the built extension without a GPU."""
+"""The machine code of the CUDA kernels, read from the built extension without a GPU."""
 
 from __future__ import annotations
 
 import importlib.util
+import os
 import re
 import shutil
 import subprocess
+import sys
 from collections import Counter
 from pathlib import Path
 
@@ -58,6 +60,59 @@ def kernels(cubins) -> dict[tuple[int, int], list[str]]:
                 ]
                 found[int(name[1]), int(name[2])] = [line.strip() for line in lines]
     return found
+
+
+def test_every_kernel_is_built_for_each_target_and_none_spills():
+    """What is emulated, and the convolution on sm_90a; a spill would be a stack or local memory."""
+    config = native.module().build_config()
+    if not config["cuda"]:
+        pytest.skip("this build holds no CUDA kernels")
+    assert config["cuda_targets"] == "sm_80 sm_90a compute_90"
+    wanted = {name.split("<")[0] for name in config["cuda_emulated"]}
+    found: dict[str, list[str]] = {"sm_80": [], "sm_90a": []}
+    arch = ""
+    for line in _read(_tool("cuobjdump"), "-res-usage", str(native.module().__file__)).splitlines():
+        if line.startswith("arch = "):
+            arch = line.removeprefix("arch = ")
+        elif name := re.match(r" Function (\S+):$", line):
+            found[arch].append(name[1])
+        elif "REG:" in line:
+            assert re.search(r"STACK:0 .*LOCAL:0 ", line), (arch, found[arch][-1], line)
+    for arch, names in found.items():
+        assert all(any(f"{len(k)}{k}" in n for n in names) for k in wanted), arch
+        others = [n for n in names if not any(f"{len(k)}{k}" in n for k in wanted)]
+        assert len(others) == (2 * len(COLUMNS) + 1 if arch == "sm_90a" else 0)  # and the packing
+    ptx = _read(_tool("cuobjdump"), "-lptx", str(native.module().__file__))
+    assert len(re.findall(r"\.sm_90\.ptx", ptx)) >= 6  # a file a kind of kernel
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "ptxas info: 8 bytes stack frame, 8 bytes spill stores, 12 bytes spill loads",
+        "ptxas warning : setmaxnreg ignored to maintain minimum register requirements.",
+        "ptxas info: (C7510) Potential Performance Loss: wgmma.mma_async instructions are "
+        "serialized due to insufficient register resources",
+    ],
+)
+def test_the_build_ends_at_what_ptxas_says(line, tmp_path):
+    (tmp_path / "bin").mkdir()
+    nvcc = tmp_path / "bin" / "nvcc"
+    nvcc.write_text(
+        '#!/bin/sh\nwhile [ $# -gt 1 ]; do [ "$1" = -o ] && : >"$2"; shift; done\n'
+        f"echo '{line}' >&2\n"
+    )
+    nvcc.chmod(0o755)
+    done = subprocess.run(
+        [sys.executable, "setup.py", "-q", "build_ext", "--build-temp", str(tmp_path / "temp"),
+         "--build-lib", str(tmp_path / "lib")],
+        cwd=Path(__file__).resolve().parents[2], capture_output=True, text=True, check=False,
+        env={**os.environ, "CUDA_HOME": str(tmp_path), "VGGFAST_CUDA": "1"},
+    )  # fmt: skip
+    assert done.returncode != 0
+    assert line in done.stderr
+    assert re.search(r"vggfast: (registers spill in|nvcc warned of) csrc/cuda/\w+\.cu", done.stderr)
+    assert not list((tmp_path / "temp").rglob("*.o")), "what was refused is not taken later"
 
 
 def test_every_tile_is_built(kernels):

@@ -35,6 +35,43 @@ def test_numpy_gives_the_tensors_result(function, arrays):
     assert torch.equal(got, want)
 
 
+class Exchange:
+    """An array of another library: the exchange protocol and nothing else."""
+
+    def __init__(self, x: torch.Tensor) -> None:
+        self._x = x
+
+    def __dlpack__(self, **how: object) -> object:
+        return self._x.__dlpack__()
+
+    def __dlpack_device__(self) -> tuple[int, int]:
+        return self._x.__dlpack_device__()
+
+
+@pytest.mark.parametrize(
+    ("function", "arrays"),
+    [
+        (ops.conv3x3, (_array(1, 3, 5, 6), _array(4, 3, 3, 3), _array(4))),
+        (ops.linear, (_array(2, 6), _array(4, 6), _array(4))),
+        (ops.lrn, (_array(1, 6, 2, 3),)),
+        (ops.maxpool2x2, (_array(1, 6, 4, 4),)),
+        (ops.cross_entropy, (_array(3, 5), np.array([0, 4, 2]))),
+    ],
+    ids=lambda f: getattr(f, "__name__", ""),
+)
+def test_whatever_has_dlpack_will_do(function, arrays):
+    tensors = [torch.from_numpy(a) for a in arrays]
+    assert torch.equal(function(*map(Exchange, tensors)), function(*tensors))
+    x = _check.array("x", Exchange(tensors[0]))
+    assert x.data_ptr() == tensors[0].data_ptr()
+
+
+def test_bytes_of_another_library_are_cropped():
+    images = torch.randint(0, 256, (2, 9, 8, 3), dtype=torch.uint8)
+    how = ([[0, 1], [2, 0]], (4, 5), (1.0, 2.0, 3.0), (4.0, 5.0, 6.0))
+    assert torch.equal(ops.crop_images(Exchange(images), *how), ops.crop_images(images, *how))
+
+
 def test_memory_is_shared():
     x = _array(2, 3)
     t = _check.array("x", x)

@@ -1,16 +1,22 @@
 """The 3x3 convolution in CUDA C++ for compute capability 9.0 (csrc/cuda/conv3x3_sm90.cu).
 
-bfloat16 and float16, C_in and C_out multiples of 64. Nothing here is chosen automatically.
+bfloat16 and float16, C_in and C_out multiples of 64. The ``cuda`` backend serves it; so does the
+``triton`` backend where a table of measured tiles has it: it is offered :func:`run`
+(kernels/external.py).
 """
 
 from __future__ import annotations
 
+import importlib
+from collections.abc import Callable
+from functools import partial
+
 import torch
 from torch import Tensor
 
-from vggfast.backends import native
+from vggfast.backends import cuda_launch, native
 from vggfast.backends.base import channels_last_empty, to_channels_last
-from vggfast.errors import InputError
+from vggfast.errors import InputError, LaunchError
 
 _DTYPES = (torch.bfloat16, torch.float16)
 # How x lies in shared memory (csrc/common/conv3x3_sm90_layout.h). The two swizzled forms are the
@@ -27,31 +33,69 @@ def refuse(c_in: int, c_out: int, dtype: torch.dtype) -> str | None:
     return None
 
 
-def pack(w: Tensor, rotated: bool = False) -> Tensor:
+def unavailable() -> str | None:
+    """Why this kernel cannot run on this machine at all, or None.
+
+    NVRTC does not build it: it is launched as clusters, with tensor maps that the host makes.
+    """
+    if cuda_launch.emulating():
+        return "its conv3x3 beyond a first layer is not emulated, it needs a GPU"
+    if not torch.cuda.is_available():
+        return "there is no NVIDIA GPU"
+    missing = cuda_launch.why_not_built()
+    if missing is not None:
+        return f"its conv3x3 beyond a first layer is built by nvcc alone, and {missing}"
+    major, minor = torch.cuda.get_device_capability()
+    if (major, minor) != (9, 0):
+        return (
+            "its conv3x3 beyond a first layer needs compute capability 9.0, this GPU has "
+            f"{major}.{minor}"
+        )
+    return None
+
+
+def packed(w: Tensor, rotated: bool = False) -> Tensor:
+    """:func:`pack`, kept for later calls while w stays the same (kernels/kept.py)."""
+    kept = importlib.import_module("vggfast.kernels.kept")
+    form = ("conv3x3_sm90", rotated)
+    rows: Tensor = kept.packed(w, form, lambda w, out: pack(w, rotated, out))
+    return rows
+
+
+def pack(w: Tensor, rotated: bool = False, out: Tensor | None = None) -> Tensor:
     """Weights in the order the kernel copies them: once for each version of a parameter.
 
     Args:
         w: (C_out, C_in, 3, 3) on the GPU, bfloat16 or float16.
         rotated: pack them for dgrad, the convolution of (N, C_out, H, W) to (N, C_in, H, W).
+        out: what an earlier call returned, to be filled again; by default new memory.
 
     Returns:
         (outputs / B, inputs / 64, 9, 8, B, 8); B = 128, or 64 where 128 does not divide outputs.
 
     Raises:
-        InputError: another shape, dtype or device. RuntimeError: no GPU of capability 9.0.
+        InputError: another shape, dtype or device.
+        LaunchError: no GPU of capability 9.0, or the launch failed.
     """
     if w.ndim != 4 or w.shape[2:] != (3, 3):
         raise InputError(f"w: got shape {tuple(w.shape)}, allowed is (C_out, C_in, 3, 3)")
     _check("w", w, w.shape[1], w.shape[0])
     outputs, inputs = (w.shape[1], w.shape[0]) if rotated else (w.shape[0], w.shape[1])
     block = 128 if outputs % 128 == 0 else 64
-    packed = w.new_empty((outputs // block, inputs // 64, 9, 8, block, 8))
+    size = (outputs // block, inputs // 64, 9, 8, block, 8)
+    rows = w.new_empty(size) if out is None else out
+    if (rows.shape, rows.dtype, rows.device) != (size, w.dtype, w.device):
+        raise InputError(f"out: got shape {tuple(rows.shape)}, allowed is {size}, as w")
+    cuda_launch.check("conv3x3_sm90 pack", w, (), (rows,))
     w = w.contiguous()
-    with torch.cuda.device(w.device):
-        native.module().cuda_conv3x3_pack(
-            w.data_ptr(), packed.data_ptr(), inputs, outputs, rotated, _stream(w)
-        )
-    return packed
+    _launch(
+        "conv3x3_sm90 pack", w,
+        partial(
+            native.module().cuda_conv3x3_pack,
+            w.data_ptr(), rows.data_ptr(), inputs, outputs, rotated,
+        ),
+    )  # fmt: skip
+    return rows
 
 
 def conv3x3(
@@ -80,7 +124,8 @@ def conv3x3(
         argmax or None.
 
     Raises:
-        InputError: what was given does not fit. RuntimeError: no GPU of capability 9.0.
+        InputError: what was given does not fit.
+        LaunchError: no GPU of capability 9.0, or the launch failed.
     """
     if x.ndim != 4 or x.shape[2] < 1 or x.shape[3] < 1:
         raise InputError(f"x: got shape {tuple(x.shape)}, allowed is (N, C_in, H, W), H, W >= 1")
@@ -110,13 +155,43 @@ def conv3x3(
     argmax = None
     if pool and save_argmax:
         argmax = torch.empty((n, h_out, w_out, c_out // 4), dtype=torch.uint8, device=x.device)
-    with torch.cuda.device(x.device):
-        native.module().cuda_conv3x3(
-            x.data_ptr(), packed.data_ptr(), 0 if b is None else b.data_ptr(), y.data_ptr(),
-            0 if argmax is None else argmax.data_ptr(), n, h, w, c_in, c_out, relu, pool,
-            x.dtype is torch.bfloat16, FORMS[form], cluster, _stream(x),
-        )  # fmt: skip
+    cuda_launch.check("conv3x3_sm90", x, (x, y), (packed, b, argmax))
+    _launch(
+        "conv3x3_sm90", x,
+        partial(
+            native.module().cuda_conv3x3,
+            x.data_ptr(), packed.data_ptr(), cuda_launch.pointer(b), y.data_ptr(),
+            cuda_launch.pointer(argmax), n, h, w, c_in, c_out, relu, pool,
+            x.dtype is torch.bfloat16, FORMS[form], cluster,
+        ),
+    )  # fmt: skip
     return y, argmax
+
+
+def run(
+    x: Tensor,
+    w: Tensor,
+    b: Tensor | None,
+    relu: bool,
+    pool: bool,
+    save_argmax: bool,
+    rotated: bool,
+    cluster: int,
+) -> tuple[Tensor, Tensor | None]:
+    """:func:`conv3x3` of weights as they are, kept packed; the way in for the tile table."""
+    return conv3x3(x, packed(w, rotated), b, relu, pool, save_argmax, cluster=cluster)
+
+
+def _launch(kernel: str, of: Tensor, call: Callable[[int], None]) -> None:
+    """``call`` with the stream of the tensor's device; what it refuses names kernel and shape."""
+    what = f"{kernel} of {tuple(of.shape)} on {of.device}"
+    try:
+        with torch.cuda.device(of.device):
+            call(torch.cuda.current_stream().cuda_stream)
+    except ValueError as error:
+        raise InputError(f"{what}: {error}") from error
+    except RuntimeError as error:
+        raise LaunchError(f"{what}: {error}") from error
 
 
 def _check(name: str, t: Tensor, c_in: int, c_out: int) -> None:
@@ -125,8 +200,3 @@ def _check(name: str, t: Tensor, c_in: int, c_out: int) -> None:
     reason = refuse(c_in, c_out, t.dtype)
     if reason is not None:
         raise InputError(f"{name}: this kernel cannot serve it: {reason}")
-
-
-def _stream(t: Tensor) -> int:
-    stream: int = torch.cuda.current_stream(t.device).cuda_stream
-    return stream

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from vggfast.backends.base import channels_last_empty, empty_as
-from vggfast.backends.cuda_launch import TYPES, aligned, grid, launch, pack, pointer
+from vggfast.backends.cuda_launch import TYPES, aligned, check, grid, launch, pack, pointer
 
 _POOL_THREADS, _ELEMENT_THREADS, _CROP_THREADS, _ROW_THREADS = 256, 256, 128, 256
 # wgrad of the first layer: sums of at most this many blocks, whatever the GPU, so that a result
@@ -63,12 +63,13 @@ def _pool(
     rows: int,
     columns: int,
 ) -> None:
+    check(kernel, source, (source, to), (argmax,))
     c, group = size[3], _in_16_bytes(source.dtype)
     wide = c % group == 0 and aligned(source, to)
     work = columns * -(-c // (group if wide else 4))
     params = pack("7q", pointer(source), pointer(argmax), pointer(to), *size)
     name = _name(kernel, source.dtype, wide)
-    launch(name, grid(rows, _threads(work, _POOL_THREADS)), params, source.device)
+    launch(name, grid(rows, _threads(work, _POOL_THREADS)), params, source)
 
 
 def lrn(x: Tensor, n: int, k: float, alpha: float, beta: float) -> Tensor:
@@ -91,13 +92,14 @@ def _lrn(
     c, group = x.shape[1], _in_16_bytes(x.dtype)
     if x.numel() == 0:
         return
+    check(kernel, x, (x, grad, out))
     five = n == 5 and c % group == 0 and aligned(x, grad, out)
     threads = x.numel() // (group if five else 1)
     params = pack(
         "6q4f", pointer(x), pointer(grad), pointer(out), x.numel() // c, c, n, *constants, 0.0
     )
     blocks = grid(-(-threads // _ELEMENT_THREADS), _ELEMENT_THREADS)
-    launch(_name(kernel, x.dtype, five), blocks, params, x.device)
+    launch(_name(kernel, x.dtype, five), blocks, params, x)
 
 
 def cross_entropy(logits: Tensor, labels: Tensor, smoothing: float) -> tuple[Tensor, Tensor]:
@@ -106,8 +108,8 @@ def cross_entropy(logits: Tensor, labels: Tensor, smoothing: float) -> tuple[Ten
     losses, kept, mean = (torch.empty(s, device=logits.device) for s in ((rows,), (rows, 2), ()))
     params = _cross_entropy(logits, labels, smoothing, losses, kept, mean, None, None)
     blocks = grid(rows, _threads(classes, _ROW_THREADS))
-    launch(_name("cross_entropy_forward", logits.dtype), blocks, params, logits.device)
-    launch("cross_entropy_mean", grid(1, _threads(rows, _ROW_THREADS)), params, logits.device)
+    launch(_name("cross_entropy_forward", logits.dtype), blocks, params, logits)
+    launch("cross_entropy_mean", grid(1, _threads(rows, _ROW_THREADS)), params, logits)
     return mean, kept
 
 
@@ -118,7 +120,7 @@ def cross_entropy_backward(
     out = torch.empty_like(logits)
     params = _cross_entropy(logits, labels, smoothing, None, kept, None, grad, out)
     blocks = grid(logits.shape[0], _threads(logits.shape[1], _ROW_THREADS))
-    launch(_name("cross_entropy_backward", logits.dtype), blocks, params, logits.device)
+    launch(_name("cross_entropy_backward", logits.dtype), blocks, params, logits)
     return out
 
 
@@ -126,6 +128,7 @@ def _cross_entropy(
     logits: Tensor, labels: Tensor, smoothing: float, *tensors: Tensor | None
 ) -> bytes:
     rows, classes = logits.shape
+    check("cross_entropy", logits, (), (logits, labels, *tensors))
     addresses = [pointer(t) for t in (logits, labels, *tensors)]
     return pack("9q2f", *addresses, rows, classes, smoothing, 0.0)
 
@@ -144,12 +147,13 @@ def crop_images(
     out = channels_last_empty(n, 3, rows, columns, like)
     if out.numel() == 0:
         return out
+    check("crop_images", images, (out,), (images, crops))
     pixels = _in_16_bytes(dtype)
     wide = columns % pixels == 0 and aligned(out)
     addresses = (pointer(images), pointer(crops), pointer(out))
     params = pack("6q6f", *addresses, n, rows, columns, *mean, *(1 / s for s in std))
     blocks = grid(n * rows, _threads(-(-columns // pixels), _CROP_THREADS))
-    launch(_name("crop_images", dtype, wide), blocks, params, images.device)
+    launch(_name("crop_images", dtype, wide), blocks, params, images)
     return out
 
 
@@ -158,6 +162,7 @@ def first_conv(x: Tensor, w: Tensor, b: Tensor | None, relu: bool) -> Tensor:
     n, c_in, h, width = x.shape
     c_out = w.shape[0]
     y = channels_last_empty(n, c_out, h, width, x)
+    check("first_conv", x, (x, y), (w, b))
     params = _first_conv((x, w, b, y), x, c_out, relu=relu)
     if x.dtype is torch.float32:
         name, pixels, threads = f"first_conv_fma<{c_in}>", 32, 256
@@ -165,7 +170,7 @@ def first_conv(x: Tensor, w: Tensor, b: Tensor | None, relu: bool) -> Tensor:
         name, pixels, threads = _name("first_conv_mma", x.dtype), 16, 128
     segments = n * h * -(-width // pixels)
     blocks = min(-(-segments * 32 // threads), 8 * 132)  # weights are read once a block
-    launch(name, grid(blocks, threads, -(-c_out // _OUTPUTS)), params, x.device)
+    launch(name, grid(blocks, threads, -(-c_out // _OUTPUTS)), params, x)
     return y
 
 
@@ -180,11 +185,12 @@ def first_conv_wgrad(
     partial = torch.empty((parts, 9 * c_in + 1, c_out), device=x.device)
     out_w = x.new_empty((c_out, c_in, 3, 3)) if dw else None
     out_b = x.new_empty(c_out) if db else None
+    check("first_conv_wgrad", x, (x, y, grad), (partial, out_w, out_b))
     params = _first_conv((x, None, None, y, grad, partial, out_w, out_b), x, c_out, parts=parts)
     name = f"first_conv_wgrad_fma<{c_in}>" if fma else _name("first_conv_wgrad_mma", x.dtype)
-    launch(name, grid(parts, 256, -(-c_out // _OUTPUTS)), params, x.device)
+    launch(name, grid(parts, 256, -(-c_out // _OUTPUTS)), params, x)
     sums = grid(-(-partial[0].numel() // 256), 256)
-    launch(_name("first_conv_wgrad_join", x.dtype), sums, params, x.device)
+    launch(_name("first_conv_wgrad_join", x.dtype), sums, params, x)
     return out_w, out_b
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import importlib.util
 import os
 import struct
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -19,6 +20,7 @@ from torch import Tensor
 
 from vggfast.backends import cuda_rtc, native
 from vggfast.backends.base import Call
+from vggfast.errors import InputError, LaunchError
 
 TYPES = {torch.float32: "float", torch.float16: "Float16", torch.bfloat16: "BFloat16"}
 _MOST_BLOCKS = 1 << 16  # kernels take what is left in turns
@@ -101,7 +103,7 @@ def how() -> str:
     if emulating():
         return "emulated on the CPU"
     if why_not_built() is not None:
-        return "compiled by CuPy"
+        return "compiled by NVRTC through CuPy"
     return f"built by nvcc for {_config()['cuda_targets']}"
 
 
@@ -120,15 +122,58 @@ def aligned(*tensors: Tensor | None) -> bool:
     return all(pointer(t) % 16 == 0 for t in tensors)
 
 
-def launch(name: str, grid: Grid, params: bytes, device: torch.device) -> None:
-    """Run a kernel on the current stream of ``device``.
+def check(
+    kernel: str, of: Tensor, maps: Sequence[Tensor | None], rows: Sequence[Tensor | None] = ()
+) -> None:
+    """What a kernel reads and writes by address lies as it expects; None is allowed.
+
+    Args:
+        kernel: its name, for the error.
+        of: the tensor that the call is about: its device is everybody's, its shape is told.
+        maps: (N, C, H, W) in channels_last memory.
+        rows: contiguous, of any shape.
+
+    Raises:
+        InputError: other strides, another device, or an address that is off an element's size.
+    """
+    where = "cpu" if emulating() else "cuda"
+    asked = [(t, torch.channels_last, "channels_last") for t in maps]
+    asked += [(t, torch.contiguous_format, "contiguous") for t in rows]
+    for t, layout, allowed in asked:
+        if t is None:
+            continue
+        if t.device.type != where:
+            wrong = f"a tensor on {t.device}, allowed is {where}"
+        elif t.device != of.device:
+            wrong = f"a tensor on {t.device}, allowed is {of.device}"
+        elif not t.is_contiguous(memory_format=layout):
+            wrong = f"shape {tuple(t.shape)} with strides {t.stride()}, allowed is {allowed} memory"
+        elif t.data_ptr() % t.element_size():
+            wrong = f"address {t.data_ptr():#x}, allowed are multiples of {t.element_size()} bytes"
+        else:
+            continue
+        raise InputError(f"{kernel} of {tuple(of.shape)}: got {wrong}")
+
+
+def launch(name: str, grid: Grid, params: bytes, of: Tensor) -> None:
+    """Run a kernel on the current stream of the device of ``of``.
 
     Args:
         name: the kernel with its template arguments, as the sources spell it.
         grid: how many blocks and threads.
         params: the bytes of its argument; what its pointers point to must outlive the call.
-        device: where the data is.
+        of: the tensor that the call is about.
+
+    Raises:
+        LaunchError: it cannot be compiled or launched; no error of CUDA is left for a later call.
     """
+    try:
+        _launch(name, grid, params, of.device)
+    except (RuntimeError, cuda_rtc.CompileError) as error:
+        raise LaunchError(f"{name} of {tuple(of.shape)} on {of.device}: {error}") from error
+
+
+def _launch(name: str, grid: Grid, params: bytes, device: torch.device) -> None:
     if emulating():
         native.module().cuda_emulate(
             name, grid.blocks, grid.blocks_y, grid.threads, params, _backwards()

@@ -32,11 +32,19 @@ _FILES = {
 }
 
 
+class CompileError(Exception):
+    """NVRTC refused a kernel; the message is its first line that tells of an error."""
+
+
+def file_of(name: str) -> str:
+    """The file in ``csrc`` that holds the kernel ``name``."""
+    return next(f for prefix, f in _FILES.items() if name.startswith(prefix))
+
+
 def source(name: str) -> str:
     """The text that NVRTC compiles for the kernel ``name``: its file with all it includes."""
-    file = next(f for prefix, f in _FILES.items() if name.startswith(prefix))
     # Kernels are named without their namespace.
-    return _text(file) + "\nusing namespace vggfast;\n"
+    return _text(file_of(name)) + "\nusing namespace vggfast;\n"
 
 
 @lru_cache(maxsize=len(_FILES))
@@ -59,10 +67,17 @@ def _text(file: str) -> str:
 @lru_cache(maxsize=256)
 def _kernel(name: str) -> Any:
     cupy = importlib.import_module("cupy")
-    module = cupy.RawModule(
-        code=source(name), options=OPTIONS, backend="nvrtc", name_expressions=[name]
-    )
-    return module.get_function(name)
+    try:
+        module = cupy.RawModule(
+            code=source(name), options=OPTIONS, backend="nvrtc", name_expressions=[name]
+        )
+        return module.get_function(name)
+    except Exception as error:  # CuPy's own class, which is nowhere else
+        if type(error).__name__ != "CompileException":
+            raise
+        lines = str(error).splitlines() or [repr(error)]
+        told = next((line for line in lines if "error" in line), lines[0])
+        raise CompileError(f"NVRTC: {told.strip()}") from error
 
 
 def launch(name: str, blocks: tuple[int, int], threads: int, params: bytes, stream: int) -> None:

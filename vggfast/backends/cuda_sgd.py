@@ -59,4 +59,4 @@ def _launch(tensors: list[Tensors], step: Step) -> None:
     )  # fmt: skip
     entries += bytes((TENSORS - len(tensors)) * struct.calcsize(_ENTRY))
     grad = tensors[0].grad
-    launch(f"sgd<{TYPES[grad.dtype]}>", grid(chunks, _THREADS), head + bytes(entries), grad.device)
+    launch(f"sgd<{TYPES[grad.dtype]}>", grid(chunks, _THREADS), head + bytes(entries), grad)

@@ -10,20 +10,27 @@ import importlib
 import importlib.util
 import os
 import sys
-from collections.abc import Iterable
+from functools import lru_cache
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from vggfast.backends import cuda_conv
 from vggfast.backends.base import Backend, Call
 from vggfast.errors import InputError
 
 _DTYPES = (torch.float16, torch.bfloat16, torch.float32)
 
 
+@lru_cache(maxsize=1)
 def _ops() -> Any:
-    """The kernels, loaded at the first use: importing triton costs seconds."""
+    """The kernels, loaded at the first use: importing triton costs seconds.
+
+    They get the convolution in CUDA C++ to choose from, where a table has it.
+    """
+    external = importlib.import_module("vggfast.kernels.external")
+    external.offer(external.Kernel(cuda_conv.unavailable, cuda_conv.run))
     return importlib.import_module("vggfast.kernels.ops")
 
 
@@ -78,12 +85,8 @@ class TritonBackend(Backend):
         return None
 
     def clear_weights(self) -> None:
-        if "vggfast.kernels.ops" in sys.modules:
-            _ops().changed()
-
-    def hold(self, weights: Iterable[Tensor]) -> Any:
-        """See :func:`vggfast.backends.hold_weights`."""
-        return _ops().Held(weights)
+        if "vggfast.kernels.kept" in sys.modules:
+            sys.modules["vggfast.kernels.kept"].changed()
 
     def how(self, op: str, dtype: torch.dtype = torch.float32, weights: str = "fp32") -> str:
         if op in ("linear", "conv1x1") and weights == "fp32":
@@ -104,7 +107,14 @@ class TritonBackend(Backend):
         launch = importlib.import_module("vggfast.kernels.launch.gpu")
         tuned = importlib.import_module("vggfast.kernels.tuned")
         here = f"cuda:{torch.cuda.current_device()}" if device == "cuda" else device
-        return [str(tuned.explained(launch.identity(torch.device(here))))]
+        gpu = launch.identity(torch.device(here))
+        lines = [str(tuned.explained(gpu))]
+        count = tuned.of_form("cuda", gpu)
+        if count:
+            reason = cuda_conv.unavailable()
+            how = "built by nvcc for sm_90a" if reason is None else f"not used, {reason}"
+            lines.append(f"{count} of these tiles are of CUDA C++: {how}")
+        return lines
 
     def conv3x3(
         self, x: Tensor, w: Tensor, b: Tensor | None, relu: bool, pool: bool, save_argmax: bool

@@ -138,7 +138,7 @@ def _values(name: str, given: object, shape: tuple[int, ...], dtype: type) -> np
         raise InputError(f"{name}: got device {given.device}, allowed is cpu")
     array = np.asarray(given)
     if array.size == 0:
-        array = array.reshape(shape) if 0 in shape else array
+        array = array.reshape(shape).astype(dtype) if 0 in shape else array
     if array.shape != shape:
         raise InputError(f"{name}: got shape {array.shape}, allowed is {shape}")
     if not np.can_cast(array.dtype, dtype, casting="same_kind"):

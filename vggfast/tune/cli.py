@@ -16,7 +16,7 @@ import torch
 from vggfast import backends, configs
 from vggfast.errors import InputError
 from vggfast.kernels import table_file
-from vggfast.tune import problems, progress, run, search, store
+from vggfast.tune import probe, problems, progress, run, search, store
 from vggfast.tune.clock import clock_for
 
 BAD_INPUT, FAILED, INTERRUPTED = 2, 1, 130  # exit codes; 130 is the shells' for SIGINT
@@ -60,6 +60,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         clock = clock_for(job.device)
         shown.note(f"{job.gpu.name}: {len(job.problems)} problems, {options.seconds:g} s")
+        absent = probe.guard()
+        if absent is not None:
+            shown.note(f"warning: the convolution in CUDA C++ is left out: {absent}")
         if clock.caveat:
             shown.note(f"warning: {clock.caveat}")
         outcome = run.tune(job, clock, shown, started)
