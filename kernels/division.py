@@ -63,7 +63,8 @@ def divide(tile: Tile, query: Query, cores: int) -> Division:
         return Division((tiles,), tiles, 1, steps, steps, macs, 0)
     if tile.form != "loop":
         one_each = tile.persistent or tile.form in ("gluon", "cuda")
-        return Division((min(tiles, cores) if one_each else tiles,), tiles, 1, steps, steps, macs, 0)
+        grid = (min(tiles, cores) if one_each else tiles,)
+        return Division(grid, tiles, 1, steps, steps, macs, 0)
     each, splits = share(steps, fprop_splits(tile, tiles, steps, cores))
     if splits > 1:
         sums = tiles * prod(tile.box) * tile.bc
