@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from tests.train.helpers import narrow_nets
 from vggfast.evaluate.cli import main
@@ -34,6 +35,15 @@ def narrow(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> N
     """An eighth of the channels and 32 units in an FC layer, but in tests that are long anyway."""
     if request.node.get_closest_marker("long") is None:
         narrow_nets(monkeypatch)
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> Iterator[None]:
+    """Layers this small gain nothing from a second thread, and wait for it on a busy machine."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
 
 
 @pytest.fixture

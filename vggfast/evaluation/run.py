@@ -81,6 +81,9 @@ def fuse(paths: Sequence[str | os.PathLike[str]]) -> Result:
 def _run(settings: Settings, team: Shards, progress: Progress) -> Result | None:
     images = open_images(settings.data, settings.part, limit=settings.limit)
     nets = _nets(settings, images, progress)
+    folder = None if settings.scores is None else Path(settings.scores)
+    if folder is not None:
+        team.decide(lambda: files.prepare(folder))
     found: list[Scores] = []
     for net in nets:
         scales = test_scales(settings.scales, net.weights.scale, net.weights.crop)
@@ -223,7 +226,7 @@ def _source(
         classes=tuple(images.classes),
         data=f"{kind}:{os.path.abspath(place)}" if place else kind,
         part=settings.part,
-        names=files.digest(names),
+        names=files.digest(names, images.labels),
         protocol=protocol,
         scale=scale,
         flips=settings.mirrors,

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -29,8 +30,8 @@ KEY = b"vggfast.scores"
 class Source:
     """Where scores come from: what must agree for a file to be used again.
 
-    ``weights`` is the SHA-256 of the network's file and ``names`` that of the images' names, in
-    order; ``trained`` is (S_min, S_max). ``file`` is for readers only and need not agree.
+    ``weights`` is the SHA-256 of the network's file and ``names`` that of the images' names and
+    labels, in order; ``trained`` is (S_min, S_max). ``file`` is for readers only and need not agree.
     """
 
     weights: str
@@ -69,9 +70,10 @@ class Scores:
     skipped: int = 0
 
 
-def digest(names: list[str]) -> str:
-    """SHA-256 of names in order."""
-    return hashlib.sha256("\0".join(names).encode("utf-8", "surrogateescape")).hexdigest()
+def digest(names: Sequence[str], labels: Sequence[int]) -> str:
+    """SHA-256 of images' names and labels, in order."""
+    lines = (f"{name}\0{label}\0" for name, label in zip(names, labels, strict=True))
+    return hashlib.sha256("".join(lines).encode("utf-8", "surrogateescape")).hexdigest()
 
 
 def file_hash(path: Path) -> str:
@@ -81,6 +83,26 @@ def file_hash(path: Path) -> str:
         while block := stream.read(1 << 20):
             total.update(block)
     return total.hexdigest()
+
+
+def prepare(folder: Path) -> None:
+    """Create the folder for score files and see that they can be written, before hours of work.
+
+    Raises:
+        InputError: they cannot.
+    """
+    require("pyarrow", "pyarrow")
+    require("pyarrow.parquet", "pyarrow")
+    trial = folder / ".writable"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        trial.touch()
+        trial.unlink()
+    except OSError as error:
+        raise InputError(
+            f"scores: cannot write to {folder} ({error.strerror}); allowed is a folder that can be "
+            "written to"
+        ) from None
 
 
 def write(path: Path, scores: Scores) -> None:

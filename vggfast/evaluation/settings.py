@@ -10,13 +10,13 @@ import torch
 
 from vggfast import backends
 from vggfast.data import parse_spec
+from vggfast.data.folder import PARTS
+from vggfast.data.photos import ON_BAD_IMAGE
 from vggfast.errors import InputError
 from vggfast.evaluation import scales, table
 from vggfast.evaluation.posteriors import PROTOCOLS
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-PARTS = ("train", "val")
-ON_BAD_IMAGE = ("fail", "skip")
 BOTH = ("dense", "multicrop")
 MIRRORED_IS_ANOTHER = ("digits", "mnist")  # kinds of data whose mirror images are no members
 CPU_PIXELS, GPU_PIXELS = 16 * 224**2, 128 * 224**2  # the network sees at a time, by default
