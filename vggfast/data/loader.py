@@ -30,7 +30,7 @@ class Batches:
         workers: int = 0,
         pin_memory: bool = False,
     ) -> None:
-        self._keys = _Keys(len(samples), shuffle, seed)
+        self._keys, self._batch = _Keys(len(samples), shuffle, seed), batch
         # DataLoader reads batches through __getitems__, which its type does not know.
         self._loader: DataLoader[Any] = DataLoader(
             cast("Dataset[Any]", samples),
@@ -46,9 +46,12 @@ class Batches:
         """The number of batches of an epoch; the last may be smaller."""
         return len(self._loader)
 
-    def epoch(self, number: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
-        """The batches of epoch ``number``. Raises InputError if a sample cannot be read."""
-        self._keys.epoch = number
+    def epoch(self, number: int = 0, skip: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
+        """The batches of epoch ``number`` but the first ``skip``, which are not read.
+
+        Raises InputError if a sample cannot be read.
+        """
+        self._keys.epoch, self._keys.skip = number, skip * self._batch
         try:
             yield from self._loader
         except InputError as error:
@@ -60,14 +63,15 @@ class Batches:
 class _Keys(Sampler[Key]):
     def __init__(self, length: int, shuffle: bool, seed: int) -> None:
         self.length, self.shuffle, self.seed, self.epoch = length, shuffle, seed, 0
+        self.skip = 0  # the first samples that are left out
 
     def __len__(self) -> int:
         return self.length
 
     def __iter__(self) -> Iterator[Key]:
         if not self.shuffle:
-            return iter([(i, 0) for i in range(self.length)])
+            return iter([(i, 0) for i in range(self.skip, self.length)])
         generator = torch.Generator().manual_seed((self.seed << 20) + self.epoch)
         order = torch.randperm(self.length, generator=generator).tolist()
         draws = torch.randint(2**62, (self.length,), generator=generator).tolist()
-        return iter(list(zip(order, draws, strict=True)))
+        return iter(list(zip(order, draws, strict=True))[self.skip :])
