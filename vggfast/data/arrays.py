@@ -4,12 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from vggfast.data.base import DataSet, Key, Sample, spread
+from vggfast.data.base import DataSet, Key, RawBatch, spread
+
+
+class Arrays(NamedTuple):
+    """A part of a set: images (N, H, W), float32, on a 0-255 scale, and labels (N,), int64."""
+
+    images: Tensor
+    labels: Tensor
 
 
 @dataclass(frozen=True)
@@ -28,10 +36,13 @@ class ArraySamples:
     def __len__(self) -> int:
         return len(self.labels)
 
-    def __getitems__(self, keys: Sequence[Key]) -> list[Sample]:
-        index, draw = torch.tensor(keys, dtype=torch.int64).unbind(1)
-        x = self._augment(self.images[index], draw).expand(-1, 3, -1, -1)
-        return list(zip(x.unbind(), self.labels[index].tolist(), strict=True))
+    def read(self, keys: Sequence[Key]) -> RawBatch:
+        index, draw = torch.tensor(keys, dtype=torch.int64).view(-1, 2).unbind(1)
+        return RawBatch(self._augment(self.images[index], draw), self.labels[index])
+
+    def finish(self, raw: RawBatch, device: torch.device) -> Tensor:
+        x = raw.images.to(device, non_blocking=True)
+        return x.expand(-1, 3, -1, -1).contiguous(memory_format=torch.channels_last)
 
     def _augment(self, x: Tensor, draw: Tensor) -> Tensor:
         steps, size = 2 * self.shift + 1, x.shape[-1]
@@ -49,8 +60,8 @@ class ArraySamples:
 
 
 def from_arrays(
-    train: tuple[Tensor, Tensor],
-    val: tuple[Tensor, Tensor],
+    train: Arrays,
+    val: Arrays,
     classes: tuple[str, ...],
     *,
     size: int,
@@ -58,18 +69,18 @@ def from_arrays(
     flip: bool,
     limit: int | None,
 ) -> DataSet:
-    """A data set from images (N, H, W) on a 0-255 scale and labels (N,).
+    """A data set from its two parts.
 
     Images are resized (bilinear) to size x size and normalised with mean and standard deviation
     of the training images that are used.
     """
-    kept = spread(len(train[1]), limit)
-    x, y = _resize(train[0][kept], size), train[1][kept]
+    kept = spread(len(train.labels), limit)
+    x, y = _resize(train.images[kept], size), train.labels[kept]
     deviation, mean = (float(v) for v in torch.std_mean(x.double(), correction=0))
     std = deviation or 1.0  # images of one grey value
     return DataSet(
         ArraySamples((x - mean) / std, y, shift, flip),
-        ArraySamples((_resize(val[0], size) - mean) / std, val[1]),
+        ArraySamples((_resize(val.images, size) - mean) / std, val.labels),
         classes,
         (mean,) * 3,
         (std,) * 3,

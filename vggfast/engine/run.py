@@ -86,6 +86,9 @@ def _set_up(
         scale=settings.scales,
         flip=settings.flip,
         limit=settings.limit,
+        rgb_shift=settings.rgb_shift,
+        on_bad_image=settings.on_bad_image,
+        workers=settings.workers,
     )
     if state is not None:
         _check_same_data(source, state, data)

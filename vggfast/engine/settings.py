@@ -10,15 +10,15 @@ import torch
 
 from vggfast import backends
 from vggfast.configs import DOWNSAMPLING, check_net
-from vggfast.data import parse_spec
+from vggfast.data.colour import RGB_SHIFTS
+from vggfast.data.photos import ON_BAD_IMAGE
 from vggfast.engine import checks
-from vggfast.engine.recipes import PHOTOGRAPHS, RECIPES, SMALL
+from vggfast.engine.recipes import RECIPES, defaults, photographs
 from vggfast.engine.schedule import SCHEDULES
 from vggfast.errors import InputError
 from vggfast.models.init import INITS
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-RGB_SHIFTS = ("none", "train", "imagenet")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,6 +45,7 @@ class Settings:
     scale: str = ""
     flip: bool | None = None
     rgb_shift: str = "none"
+    on_bad_image: str = "fail"
     init: str = "kaiming"
     init_from: str | None = None
     fine_tune_from: str | None = None
@@ -64,8 +65,8 @@ class Settings:
 
     # What a resumed run may change without becoming another run.
     FREE = (
-        "data", "epochs", "accumulate", "micro_batch", "backend", "exact", "graph", "device",
-        "threads", "workers", "checkpoint_every", "out", "tensorboard",
+        "data", "epochs", "accumulate", "micro_batch", "on_bad_image", "backend", "exact", "graph",
+        "device", "threads", "workers", "checkpoint_every", "out", "tensorboard",
     )  # fmt: skip
 
     @classmethod
@@ -92,11 +93,10 @@ class Settings:
         recipe = chosen.get("recipe")
         if recipe is not None:
             checks.one_of("recipe", recipe, RECIPES)
-        merged = {**(RECIPES[recipe] if recipe else {}), **(saved or {}), **chosen}
+        merged = {**(saved or {}), **chosen}
         data = merged.get("data", cls.data)
         checks.text("data", data)
-        by_kind = PHOTOGRAPHS if parse_spec(data)[0] == "folder" else SMALL
-        settings = cls(**{**by_kind, **merged})
+        settings = cls(**{**defaults(recipe, data), **merged})
         settings._check()
         if saved and settings.schedule == "cosine" and settings.epochs != saved["epochs"]:
             raise InputError(
@@ -121,7 +121,7 @@ class Settings:
     @property
     def trained_scale(self) -> tuple[int, int]:
         """What weights files state as the scale; the small sets are resized to the crop itself."""
-        return self.scales if parse_spec(self.data)[0] == "folder" else (self.size, self.size)
+        return self.scales if photographs(self.data) else (self.size, self.size)
 
     @property
     def torch_device(self) -> torch.device:
@@ -167,6 +167,7 @@ class Settings:
         checks.one_of("schedule", self.schedule, SCHEDULES)
         checks.one_of("init", self.init, INITS)
         checks.one_of("rgb_shift", self.rgb_shift, RGB_SHIFTS)
+        checks.one_of("on_bad_image", self.on_bad_image, ON_BAD_IMAGE)
         checks.one_of("dtype", self.dtype, (*DTYPES, "auto"))
         checks.interval(self.checkpoint_every)
         if self.backend not in (None, "auto"):

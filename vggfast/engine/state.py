@@ -23,12 +23,13 @@ class Best:
 @dataclass
 class Position:
     """How far an epoch has come: steps, and over their images the sum of the losses, how many were
-    classified rightly, and the seconds it took."""
+    classified rightly, the seconds it took, and those in which the loop waited for images."""
 
     step: int = 0
     loss: float = 0.0
     correct: float = 0.0
     seconds: float = 0.0
+    waited: float = 0.0
 
 
 def of(trainer: Trainer) -> dict[str, Any]:

@@ -69,8 +69,10 @@ class Trainer:
         self.ema = Ema(self.model, settings.ema) if settings.ema else None
         self.history, self.best, self.at = History(), Best(), Position()
         self.kept, self._kept_at = (0, 0), time.monotonic()
+        self._reported: set[str] = set()
         common: Any = {
             "workers": settings.workers, "pin_memory": self.device.type == "cuda",
+            "rank": world.rank, "world": world.size, "device": self.device,
         }  # fmt: skip
         self.train_batches = Batches(
             data.train, settings.batch, shuffle=True, seed=settings.seed, **common
@@ -127,12 +129,13 @@ class Trainer:
             self.judged, self._until_stopped(self.val_batches.epoch()), device=self.device,
             dtype=self.dtype, total=self.world.sum,
         )  # fmt: skip
+        self._report_bad_images()
         if not math.isfinite(val.loss):
             raise TrainingError(self._diverged(val.loss, f"the end of epoch {number}"))
         at, lr = self.at, self._lr
         row = Row(
             number, lr, at.loss / images, at.correct / images, val.loss, val.accuracy, val.top5,
-            at.seconds, images / at.seconds,
+            at.seconds, images / at.seconds, at.waited,
         )  # fmt: skip
         self.schedule.after_epoch(val.accuracy)
         best = val.accuracy > self.best.accuracy
@@ -151,12 +154,12 @@ class Trainer:
         """Train the rest of epoch ``number``."""
         self.model.train()
         every = CHECK_STEPS if self.device.type == "cuda" else 1
-        batch, total = self.settings.batch, self.train_batches.images
+        batches, waited = self.train_batches, self.at.waited
         pending: list[tuple[Tensor, int]] = []
         start = time.perf_counter()
-        for x, y in self.train_batches.epoch(number, skip=self.at.step):
+        for x, y in batches.epoch(number, start=self.at.step):
             step = self.at.step + len(pending) + 1
-            images = min(batch, total - (step - 1) * batch)
+            images = batches.step_images(step - 1)
             self.schedule.before_step((number - 1) * self.steps + step - 1)
             pending.append((self.step(x, y, images), images))
             if self.ema is not None:
@@ -168,6 +171,7 @@ class Trainer:
             pending.clear()
             now = time.perf_counter()
             self.at.seconds += now - start
+            self.at.waited = waited + batches.waited
             if stopped:
                 self._leave()
             if due or late:
@@ -201,6 +205,14 @@ class Trainer:
             if number % every == 0 and self.world.sum([float(self.stop.asked)])[0] > 0:
                 self._leave()
             yield batch
+
+    def _report_bad_images(self) -> None:
+        """Say which images could not be read since last time, in this process."""
+        for batches in (self.train_batches, self.val_batches):
+            for name, reason in batches.bad.items():
+                if name not in self._reported:
+                    self._reported.add(name)
+                    self.progress.note(f"left out {name}: {reason}")
 
     def _leave(self) -> None:
         self._save()

@@ -48,6 +48,7 @@ def fit(
     scale: str | None = None,
     flip: bool | None = None,
     rgb_shift: str | None = None,
+    on_bad_image: str | None = None,
     init: str | None = None,
     init_from: str | os.PathLike[str] | None = None,
     fine_tune_from: str | os.PathLike[str] | None = None,
@@ -79,9 +80,10 @@ def fit(
         recipe: "paper" or "modern", presets of the settings below (docs/training.md).
         net: "A" (default), "A-LRN", "B", "C", "D" or "E".
         data: "digits" (default: scikit-learn's), "mnist:DIR" or "fashion-mnist:DIR" (IDX files,
-            plain or .gz), or a folder with train/CLASS/*.jpg and val/CLASS/*.
-        epochs: passes over the training set, 12, for a folder 74.
-        batch: images a step, over all processes, 32, for a folder 256.
+            plain or .gz), or photographs: a folder with train/CLASS/*.jpg and val/CLASS/*,
+            "imagenet:DIR" or shards.
+        epochs: passes over the training set, 12, for photographs 74.
+        batch: images a step, over all processes, 32, for photographs 256.
         accumulate: pieces in which a process computes its share of a batch, for less memory, 1.
         micro_batch: instead, the most images of such a piece.
         lr: learning rate at the start, or the highest of a cosine, 0.01.
@@ -94,11 +96,14 @@ def fit(
         label_smoothing: share of the target that is spread over all classes, 0.
         ema: decay of an exponential moving average of the weights, which is then what is validated
             and kept as best; 0 (default): none.
-        size: side of the square images the network sees, a multiple of 32; 32, for a folder 224.
+        size: side of the square images the network sees, a multiple of 32; 32, for photographs
+            224.
         scale: "S" or "SMIN:SMAX", to which a photograph's shorter side is rescaled, 8/7 of size.
         flip: mirror training images at random; by default yes, but not digits.
         rgb_shift: "none" (default); "train" or "imagenet": move each training image's colours along
             the principal axes of the training set's, or of ILSVRC's published ones.
+        on_bad_image: what a photograph that cannot be read does: "fail" (default) ends the run,
+            "skip" replaces it by the next one, or leaves it out of validation; it is named.
         init: "kaiming" (default; in FC layers too, by inputs), "glorot" or "normal".
         init_from: weights of a trained net A (``best.safetensors``), of which the first four
             convolutions and the FC layers are copied, as the paper does for deeper nets.

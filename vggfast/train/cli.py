@@ -62,10 +62,10 @@ def _parser() -> argparse.ArgumentParser:
     switch = argparse.BooleanOptionalAction
     add("--recipe", help="paper or modern: presets, over which the options below win")
     add("--net", help="A (default), A-LRN, B, C, D or E")
-    add("--data", help="digits (default), mnist:DIR, fashion-mnist:DIR, or a folder with "
-        "train/CLASS/* and val/CLASS/*")  # fmt: skip
-    add("--epochs", type=int, help="default 12, for a folder 74")
-    add("--batch", type=int, help="images a step: 32, for a folder 256")
+    add("--data", help="digits (default), mnist:DIR, fashion-mnist:DIR, imagenet:DIR, shards, or a "
+        "folder with train/CLASS/* and val/CLASS/*")  # fmt: skip
+    add("--epochs", type=int, help="default 12, for photographs 74")
+    add("--batch", type=int, help="images a step: 32, for photographs 256")
     add("--accumulate", type=int, help="pieces in which a batch is computed: 1")
     add("--micro-batch", type=int, help="or the most images of a piece")
     add("--lr", type=float, help="learning rate at the start: 0.01")
@@ -77,10 +77,11 @@ def _parser() -> argparse.ArgumentParser:
     add("--dropout", type=float, help="0.5")
     add("--label-smoothing", type=float, help="0")
     add("--ema", type=float, help="decay of an average of the weights, which is kept: none")
-    add("--size", type=int, help="side of the images the network sees: 32, for a folder 224")
+    add("--size", type=int, help="side of the images the network sees: 32, for photographs 224")
     add("--scale", help="S or SMIN:SMAX, shorter side of rescaled photographs: 8/7 of size")
     add("--flip", action=switch, help="mirror training images: yes, but not digits")
     add("--rgb-shift", help="none (default), train or imagenet: axes along which colours move")
+    add("--on-bad-image", help="fail (default) or skip photographs that cannot be read")
     add("--init", help="kaiming (default), glorot or normal")
     add("--init-from", metavar="FILE", help="net A's best.safetensors, for a deeper net")
     add("--fine-tune-from", metavar="FILE", help="the same net's best.safetensors, all layers")
