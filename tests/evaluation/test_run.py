@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from vggfast.evaluate.cli import main
 from vggfast.evaluation import dense_posteriors, multicrop_posteriors
 from vggfast.evaluation.fusion import fuse as average
 from vggfast.evaluation.posteriors import PROTOCOLS
+from vggfast.evaluation.run import _Evaluation
 
 from .helpers import CLASSES, MEAN, STD, save_net
 
@@ -58,9 +60,7 @@ def test_scores_are_those_of_each_picture_alone(net: Path, photos: Path) -> None
     model = load_weights(net).model
     both = run(net, photos, protocol="both")
     assert [s.source.protocol for s in both.scores] == ["dense", "multicrop"]
-    for scores, function in zip(
-        both.scores, (dense_posteriors, multicrop_posteriors), strict=True
-    ):
+    for scores, function in zip(both.scores, (dense_posteriors, multicrop_posteriors), strict=True):
         near(scores.posteriors, torch.cat([function(model, x) for x in inputs(photos, Q)]))
         paths = sorted((photos / "val").rglob("*.png"))
         assert [Path(n).name for n in scores.names] == [p.name for p in paths]
@@ -114,9 +114,7 @@ def test_a_mirrored_set_scores_alike(net: Path, photos: Path) -> None:
     square = run(net, photos, scales="32,40", protocol="both")
     for path in (photos / "val").rglob("*.png"):
         pil.open(path).transpose(pil.Transpose.FLIP_LEFT_RIGHT).save(path)
-    near(
-        posteriors(run(net, photos, scales="32,40", protocol="both")), posteriors(square)
-    )
+    near(posteriors(run(net, photos, scales="32,40", protocol="both")), posteriors(square))
     assert (posteriors(before) - posteriors(square)).abs().max() > 1e-4  # the files did change
     mirrored = run(net, photos, flips=False)
     assert (posteriors(without) - posteriors(mirrored)).abs().max() > 1e-4
@@ -139,16 +137,14 @@ def test_score_files_are_used_again(
     kept = tmp_path / "scores"
     first = run(net, photos, protocol="both", scales="32,40", scores=kept)
     assert len(list(kept.iterdir())) == 4
-    from vggfast.evaluation import run as module
-
     computed: list[tuple[int, list[str]]] = []
-    real = module._compute
+    real = _Evaluation._compute
 
-    def compute(*args: object) -> object:
-        computed.append((args[-2], args[-1]))  # type: ignore[arg-type]
-        return real(*args)  # type: ignore[arg-type]
+    def compute(self: _Evaluation, net: Any, scale: int, protocols: list[str]) -> object:
+        computed.append((scale, protocols))
+        return real(self, net, scale, protocols)
 
-    monkeypatch.setattr(module, "_compute", compute)
+    monkeypatch.setattr(_Evaluation, "_compute", compute)
     again = run(net, photos, protocol="both", scales="32,40", scores=kept)
     assert not computed
     assert again.rows == first.rows

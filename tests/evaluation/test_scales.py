@@ -30,7 +30,7 @@ def test_the_papers_scales(
 
 @pytest.mark.parametrize("spec", ["", "big", "256;384", "256,", "-256", "0", "25.5", "²56"])
 def test_no_scales(spec: str) -> None:
-    with pytest.raises(InputError, match="scales: got .*allowed are auto, one, or whole numbers"):
+    with pytest.raises(InputError, match=r"scales: got .*allowed are auto, one, or whole numbers"):
         scales_of(spec, (256, 256), 224)
 
 

@@ -5,17 +5,16 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import json
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
+from vggfast.engine.world import OtherRankError, launched_rank
 from vggfast.errors import BackendError, InputError
 from vggfast.evaluate import EvaluationError, Result, evaluate, fuse
 from vggfast.evaluation import table
 from vggfast.evaluation.settings import check_outputs
-from vggfast.evaluation.shards import ShardError
 
 BAD_INPUT, FAILED, INTERRUPTED = 2, 1, 130  # exit codes; 130 is the shells' for SIGINT
 
@@ -29,9 +28,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         result = _run(options, fused)
         if result is not None:
             _show(result, written, listed, shown=options["progress"])
+    except OtherRankError:
+        return BAD_INPUT
     except (InputError, BackendError) as error:
-        return _fail(error, BAD_INPUT)
-    except (EvaluationError, ShardError) as error:
+        rank = launched_rank()
+        return _fail(f"rank {rank}: {error}" if rank else error, BAD_INPUT)
+    except EvaluationError as error:
         return _fail(error, FAILED)
     except KeyboardInterrupt:
         return _fail("interrupted; scores that were complete are kept", INTERRUPTED)
@@ -113,7 +115,5 @@ def _show(result: Result, written: str | None, listed: str | None, *, shown: boo
 
 
 def _fail(error: object, code: int) -> int:
-    # Under torchrun every process arrives here with the same error.
-    if os.environ.get("RANK", "0") == "0":
-        print(f"error: {error}", file=sys.stderr)
+    print(f"error: {error}", file=sys.stderr)
     return code

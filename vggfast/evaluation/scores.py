@@ -31,7 +31,7 @@ class Source:
     """Where scores come from: what must agree for a file to be used again.
 
     ``weights`` is the SHA-256 of the network's file and ``names`` that of the images' names and
-    labels, in order; ``trained`` is (S_min, S_max). ``file`` is for readers only and need not agree.
+    labels, in order; ``trained`` is (S_min, S_max). ``file`` is for readers only: it may differ.
     """
 
     weights: str

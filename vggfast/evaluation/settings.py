@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -12,11 +11,12 @@ from vggfast import backends
 from vggfast.data import parse_spec
 from vggfast.data.folder import PARTS
 from vggfast.data.photos import ON_BAD_IMAGE
+from vggfast.engine import checks
+from vggfast.engine.settings import DTYPES
 from vggfast.errors import InputError
 from vggfast.evaluation import scales, table
 from vggfast.evaluation.posteriors import PROTOCOLS
 
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 BOTH = ("dense", "multicrop")
 MIRRORED_IS_ANOTHER = ("digits", "mnist")  # kinds of data whose mirror images are no members
 CPU_PIXELS, GPU_PIXELS = 16 * 224**2, 128 * 224**2  # the network sees at a time, by default
@@ -49,19 +49,18 @@ class Settings:
         for path in self.weights:
             if not Path(path).is_file():
                 raise InputError(f"weights: no file {path}; allowed is one of vggfast.train")
-        _one_of("part", self.part, PARTS)
-        _one_of("protocol", self.protocol, (*PROTOCOLS, "both"))
-        _one_of("dtype", self.dtype, DTYPES)
-        _one_of("on_bad_image", self.on_bad_image, ON_BAD_IMAGE)
+        checks.one_of("part", self.part, PARTS)
+        checks.one_of("protocol", self.protocol, (*PROTOCOLS, "both"))
+        checks.one_of("dtype", self.dtype, DTYPES)
+        checks.one_of("on_bad_image", self.on_bad_image, ON_BAD_IMAGE)
         for name in ("batch", "threads", "limit"):
-            _integer(name, getattr(self, name), 1, optional=True)
-        _integer("workers", self.workers, 0)
+            checks.integer(name, getattr(self, name), 1, optional=True)
+        checks.integer("workers", self.workers, 0)
         if self.scales not in scales.NAMES:
             scales.listed(self.scales)
         if self.backend not in (None, "auto"):
             backends.get(str(self.backend))
-        if self.device not in ("auto", "cpu"):
-            _cuda(self.device)
+        checks.device(self.device)
         parse_spec(self.data)
 
     @property
@@ -75,13 +74,11 @@ class Settings:
             return self.flips
         return parse_spec(self.data)[0] not in MIRRORED_IS_ANOTHER
 
-    def torch_device(self, local_rank: int = 0) -> torch.device:
-        """The device of the process ``local_rank`` of this machine."""
-        count = torch.cuda.device_count()
-        if self.device == "cpu" or (self.device == "auto" and not count):
-            return torch.device("cpu")
-        if self.device in ("auto", "cuda"):
-            return torch.device("cuda", local_rank % count)
+    @property
+    def torch_device(self) -> torch.device:
+        """The device, "auto" resolved: a GPU if torch sees one."""
+        if self.device == "auto":
+            return torch.device("cuda" if torch.cuda.is_available() else "cpu")
         return torch.device(self.device)
 
     def pass_size(self, device: torch.device, crop: int) -> int:
@@ -97,24 +94,3 @@ def check_outputs(json: str | None, written_table: str | None) -> None:
     for name, path in (("json", json), ("table", written_table)):
         if path is not None and Path(path).is_dir():
             raise InputError(f"{name}: got the folder {path}, allowed is a file")
-
-
-def _one_of(name: str, value: object, allowed: Any) -> None:
-    if not isinstance(value, str) or value not in allowed:
-        raise InputError(f"{name}: got {value!r}, allowed are {', '.join(allowed)}")
-
-
-def _integer(name: str, value: object, low: int, optional: bool = False) -> None:
-    if value is None and optional:
-        return
-    if not isinstance(value, int) or isinstance(value, bool) or value < low:
-        raise InputError(f"{name}: got {value!r}, allowed are whole numbers from {low} up")
-
-
-def _cuda(name: str) -> None:
-    count = torch.cuda.device_count()
-    seen = ["cuda", *(f"cuda:{i}" for i in range(count))] if count else []
-    if name not in seen:
-        raise InputError(
-            f"device: got {name!r}, allowed here are {', '.join(['auto', 'cpu', *seen])}"
-        )
