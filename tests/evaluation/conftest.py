@@ -31,10 +31,9 @@ def on_the_cpu() -> Iterator[None]:
 
 
 @pytest.fixture(autouse=True)
-def narrow(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """An eighth of the channels and 32 units in an FC layer, but in tests that are long anyway."""
-    if request.node.get_closest_marker("long") is None:
-        narrow_nets(monkeypatch)
+def narrow(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An eighth of the channels and 32 units in an FC layer; ``monkeypatch.undo()`` ends it."""
+    narrow_nets(monkeypatch)
 
 
 @pytest.fixture(autouse=True)

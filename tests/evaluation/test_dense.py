@@ -123,8 +123,9 @@ def test_gradients_pass() -> None:
 
 
 @pytest.mark.long
-def test_a_network_for_224_on_a_larger_image() -> None:
+def test_a_network_for_224_on_a_larger_image(monkeypatch: pytest.MonkeyPatch) -> None:
     """7 x 7 windows of 512 channels: fc6 as the paper has it."""
+    monkeypatch.undo()  # the whole network
     model, x = build("A", 224, 10), torch.randn(1, 3, 256, 320)
     with torch.inference_mode():
         maps = class_maps(model, x)

@@ -170,16 +170,17 @@ class _Evaluation:
 
         title = f"{weights.net} {', '.join(protocols)}, Q = {scale}"
         self.progress.start(title, len(self.images))
-        for group in by_size(self._readable(scale), most):
-            x = to_input(group, weights.mean, weights.std, self.device, DTYPES[settings.dtype])
-            for part, protocol in zip(parts, protocols, strict=True):
-                function = POSTERIORS[protocol]
-                p = function(weights.model, x, flips=settings.mirrors, batch=batch).cpu()
-                self._check_finite(p, net, group)
-                part.append(p)
-            numbers += [s.number for s in group]
-            labels += [s.label for s in group]
-            self.progress.step(len(group) * world.size)
+        with world.together():  # before anything is gathered
+            for group in by_size(self._readable(scale), most):
+                x = to_input(group, weights.mean, weights.std, self.device, DTYPES[settings.dtype])
+                for part, protocol in zip(parts, protocols, strict=True):
+                    function = POSTERIORS[protocol]
+                    p = function(weights.model, x, flips=settings.mirrors, batch=batch).cpu()
+                    self._check_finite(p, net, group)
+                    part.append(p)
+                numbers += [s.number for s in group]
+                labels += [s.label for s in group]
+                self.progress.step(len(group) * world.size)
         empty = torch.zeros((0, len(self.images.classes)))
         columns = [torch.tensor(values, dtype=torch.int64) for values in (numbers, labels)]
         columns += [torch.cat(part) if part else empty for part in parts]
