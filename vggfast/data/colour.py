@@ -125,7 +125,7 @@ def normalise(
     backend = select(Call("crop_images", images.device.type, torch.float32))
     if "crop_images" in backend.own_ops:
         n, h, w, _ = images.shape
-        corners = np.zeros((n, 2), np.int64)
+        corners = torch.zeros((n, 2), dtype=torch.int64)
         return crop_images(
             images, corners, (h, w), colours.mean, colours.std, flips=flips, shifts=shifts
         )
