@@ -148,9 +148,9 @@ def test_the_next_image_after_the_last_is_the_first(photos):
 def test_nothing_readable_is_an_error(photos):
     data = loaded(photos, on_bad_image="skip")
     spoil(photos, *(str(p.relative_to(photos)) for p in (photos / "train").rglob("*.*")))
-    with pytest.raises(InputError, match="none of 6 images can be read, e.g. train/"):
+    with pytest.raises(InputError, match=r"none of 6 images can be read, e\.g\. train/"):
         everything(Batches(data.train, 2, shuffle=True))
-    with pytest.raises(InputError, match="none of 6 training images can be read, e.g. train/"):
+    with pytest.raises(InputError, match=r"none of 6 training images can be read, e\.g\. train/"):
         loaded(photos, on_bad_image="skip")
 
 
