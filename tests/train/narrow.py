@@ -57,6 +57,7 @@ class Run:
 
 def _child(argv: list[str], log: str, env: dict[str, str]) -> None:
     os.environ.update(env)
+    multiprocessing.set_start_method("fork", force=True)  # of workers, as under the real command
     out = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.dup2(out, 1)
     os.dup2(out, 2)

@@ -159,10 +159,13 @@ def test_sigterm_to_a_process_and_its_workers(tmp_path: Path) -> None:
             break
         time.sleep(0.05)
     children = Path(f"/proc/{run.process.pid}/task/{run.process.pid}/children")
-    workers = [int(n) for n in children.read_text().split()] if children.exists() else []
-    for pid in [*workers, run.process.pid]:
-        assert pid is not None
-        os.kill(pid, signal.SIGTERM)
+    if not children.exists():
+        pytest.skip("needs /proc to find the worker process")
+    (worker,) = (int(n) for n in children.read_text().split())
+    os.kill(worker, signal.SIGTERM)
+    time.sleep(0.5)  # some steps, which need the worker
+    assert run.process.is_alive(), log.read_text()
+    run.process.terminate()
     assert run.wait() == 143, log.read_text()
     assert log.read_text().count("\n") == 1
     assert "stopped by SIGTERM" in log.read_text()
