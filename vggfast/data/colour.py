@@ -125,7 +125,7 @@ def normalise(
     backend = select(Call("crop_images", images.device.type, torch.float32))
     if "crop_images" in backend.own_ops:
         n, h, w, _ = images.shape
-        corners = np.zeros((n, 2), np.int64)
+        corners = torch.zeros((n, 2), dtype=torch.int64)
         return crop_images(
             images, corners, (h, w), colours.mean, colours.std, flips=flips, shifts=shifts
         )
@@ -136,12 +136,20 @@ def normalise_plainly(
     images: Tensor, flips: Tensor | None, shifts: Tensor | None, colours: Colours
 ) -> Tensor:
     """:func:`normalise` by torch's operations."""
+    n, h, w, _ = images.shape
     device = images.device
-    mean, std = torch.tensor([colours.mean, colours.std], device=device)
-    if flips is not None:
-        mirrored = flips.to(device)[:, None, None, None]
-        images = torch.where(mirrored, images.flip(2), images)
-    x = images - mean
-    if shifts is not None:
-        x += shifts.to(device)[:, None, None, :]
-    return x.div_(std).permute(0, 3, 1, 2)
+    if flips is not None and flips.any():
+        rows = flips.nonzero()[:, 0].to(device)
+        images = images.index_copy(0, rows, images.index_select(0, rows).flip(2))
+    # Of whole rows: an innermost loop over three colours would not be vectorised.
+    mean, std = torch.tensor([colours.mean, colours.std], device=device).repeat(1, w)
+    added = None if shifts is None else shifts.to(device).repeat(1, w)[:, None]
+    bytes_, x = images.view(n, h, 3 * w), torch.empty((n, h, 3 * w), device=device)
+    step = 1 if device.type == "cpu" else max(n, 1)  # an image at a time stays in the cache
+    for i in range(0, n, step):
+        part = slice(i, i + step)
+        torch.sub(bytes_[part], mean, out=x[part])
+        if added is not None:
+            x[part] += added[part]
+        x[part] /= std
+    return x.view(n, h, w, 3).permute(0, 3, 1, 2)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import time
 from collections.abc import Iterator, Sequence
 from typing import Any, cast
@@ -71,6 +72,7 @@ class Batches:
             num_workers=workers,
             pin_memory=pin_memory,
             persistent_workers=workers > 0,
+            worker_init_fn=_outlive_sigterm,
             generator=torch.Generator(),  # keeps the loader's hands off the global one
         )
         self.images = len(samples)
@@ -160,6 +162,11 @@ class _Reader:
             return self._samples.read(keys)
         except InputError as error:
             return error
+
+
+def _outlive_sigterm(worker: int) -> None:
+    """Slurm sends SIGTERM to all processes of a job; the one that reads decides when to end."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
 
 def _as_it_is(batch: Any) -> Any:
