@@ -45,7 +45,8 @@ def plain(model: vggfast.VGG) -> nn.Module:
         conv.weight = nn.Parameter(fc.weight.detach().view(fc.out_features, c_in, k, k).clone())
         conv.bias = fc.bias
         layers += [conv, nn.ReLU(inplace=True)]
-    return nn.Sequential(*layers[:-1]).eval().to(memory_format=torch.channels_last)
+    whole = nn.Sequential(*layers[:-1]).eval()
+    return whole.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 
 def milliseconds(function: Callable[[Tensor], Tensor], x: Tensor, repeats: int) -> float:
