@@ -34,7 +34,7 @@ from vggfast.configs import check_net  # noqa: E402
 from vggfast.engine.output import HISTORY, LAST, LAST_WEIGHTS, SETTINGS  # noqa: E402
 from vggfast.evaluate import Result, Row, evaluate  # noqa: E402
 from vggfast.evaluation import table  # noqa: E402
-from vggfast.train import fit  # noqa: E402
+from vggfast.train import StoppedError, TrainingError, fit  # noqa: E402
 
 NETS = "A,B,C,D,E"
 
@@ -135,9 +135,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     try:
         rows, training = study(options)
-    except InputError as error:
+    except (InputError, TrainingError, StoppedError) as error:
         print(f"error: {error}", file=sys.stderr)
-        return 2
+        return 2 if isinstance(error, InputError) else 1
     device = options.device
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
