@@ -13,6 +13,7 @@ from vggfast.data.colour import (
     Colours,
     Moments,
     basis,
+    by_batch,
     normalise,
     principal,
 )
@@ -67,11 +68,12 @@ def test_one_grey_value_is_not_divided_by_zero():
 
 @pytest.mark.parametrize("shifted", [False, True])
 @pytest.mark.parametrize("flipped", [False, True])
-def test_normalisation_is_that_of_the_op_and_of_numpy(flipped, shifted):
+@pytest.mark.parametrize("how", [normalise, by_batch])
+def test_normalisation_is_that_of_the_op_and_of_numpy(how, flipped, shifted):
     images = torch.randint(0, 256, (5, 6, 7, 3), dtype=torch.uint8)
     flips = torch.tensor([True, False, True, True, False]) if flipped else None
     shifts = torch.randn(5, 3) * 9 if shifted else None
-    result = normalise(images, flips, shifts, COLOURS)
+    result = how(images, flips, shifts, COLOURS)
     assert result.dtype == torch.float32
     assert result.is_contiguous(memory_format=torch.channels_last)
     corners = torch.zeros(5, 2, dtype=torch.int64)
@@ -89,7 +91,8 @@ def test_normalisation_is_that_of_the_op_and_of_numpy(flipped, shifted):
 
 def test_no_image_is_an_empty_batch():
     none = torch.zeros(0, 8, 8, 3, dtype=torch.uint8)
-    assert normalise(none, torch.zeros(0, dtype=torch.bool), None, COLOURS).shape == (0, 3, 8, 8)
+    for how in (normalise, by_batch):
+        assert how(none, torch.zeros(0, dtype=torch.bool), None, COLOURS).shape == (0, 3, 8, 8)
 
 
 def test_a_backend_with_the_kernel_is_asked_for_it(monkeypatch):

@@ -110,8 +110,9 @@ def normalise(
 ) -> Tensor:
     """(bytes - mean + shift) / std, mirrored where asked, on the device of ``images``.
 
-    One kernel where the backend in charge has one (``ops.crop_images``), else torch's operations
-    on the whole batch.
+    One kernel where the backend in charge has one (``ops.crop_images``). Else torch's operations on
+    the whole batch, or on a CPU NumPy's, image by image: torch's threads would take the cores from
+    the workers that decode the next batch.
 
     Args:
         images: (N, H, W, 3), uint8.
@@ -129,27 +130,40 @@ def normalise(
         return crop_images(
             images, corners, (h, w), colours.mean, colours.std, flips=flips, shifts=shifts
         )
-    return normalise_plainly(images, flips, shifts, colours)
+    if images.device.type == "cpu":
+        return by_image(images, flips, shifts, colours)
+    return by_batch(images, flips, shifts, colours)
 
 
-def normalise_plainly(
+def by_image(
     images: Tensor, flips: Tensor | None, shifts: Tensor | None, colours: Colours
 ) -> Tensor:
-    """:func:`normalise` by torch's operations."""
+    """:func:`normalise` by NumPy, in the calling thread alone."""
+    n, h, w, _ = images.shape
+    out = np.empty((n, h, 3 * w), np.float32)
+    # Of whole rows: an innermost loop over three colours would be slow.
+    mean, std = (np.tile(np.array(v, np.float32), w) for v in (colours.mean, colours.std))
+    for i, (image, x) in enumerate(zip(images.numpy(), out, strict=True)):
+        if flips is not None and flips[i]:
+            image = image[:, ::-1]
+        np.subtract(image.reshape(h, 3 * w), mean, out=x)
+        if shifts is not None:
+            x += np.tile(shifts[i].numpy(), w)
+        x /= std
+    return torch.from_numpy(out).view(n, h, w, 3).permute(0, 3, 1, 2)
+
+
+def by_batch(
+    images: Tensor, flips: Tensor | None, shifts: Tensor | None, colours: Colours
+) -> Tensor:
+    """:func:`normalise` by torch."""
     n, h, w, _ = images.shape
     device = images.device
-    if flips is not None and flips.any():
-        rows = flips.nonzero()[:, 0].to(device)
-        images = images.index_copy(0, rows, images.index_select(0, rows).flip(2))
-    # Of whole rows: an innermost loop over three colours would not be vectorised.
+    if flips is not None:
+        mirrored = flips.to(device, non_blocking=True)[:, None, None, None]
+        images = torch.where(mirrored, images.flip(2), images)
     mean, std = torch.tensor([colours.mean, colours.std], device=device).repeat(1, w)
-    added = None if shifts is None else shifts.to(device).repeat(1, w)[:, None]
-    bytes_, x = images.view(n, h, 3 * w), torch.empty((n, h, 3 * w), device=device)
-    step = 1 if device.type == "cpu" else max(n, 1)  # an image at a time stays in the cache
-    for i in range(0, n, step):
-        part = slice(i, i + step)
-        torch.sub(bytes_[part], mean, out=x[part])
-        if added is not None:
-            x[part] += added[part]
-        x[part] /= std
-    return x.view(n, h, w, 3).permute(0, 3, 1, 2)
+    x = images.reshape(n, h, 3 * w) - mean
+    if shifts is not None:
+        x += shifts.to(device, non_blocking=True).repeat(1, w)[:, None]
+    return x.div_(std).view(n, h, w, 3).permute(0, 3, 1, 2)
