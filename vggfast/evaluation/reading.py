@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from vggfast.data.base import BadImageError
+from vggfast.data.colour import Colours, normalise
 from vggfast.data.images import Images
 from vggfast.data.transforms import rescaled
 from vggfast.errors import InputError
@@ -94,10 +95,8 @@ def to_input(
     dtype: torch.dtype,
 ) -> Tensor:
     """(pixel - mean) / std of samples of one size: (N, 3, H, W) in channels_last memory."""
-    pixels = np.stack([s.pixels for s in samples])
-    x = torch.from_numpy(pixels).to(device).float()
-    shift, scale = (torch.tensor(v, dtype=torch.float32, device=device) for v in (mean, std))
-    return ((x - shift) / scale).to(dtype).permute(0, 3, 1, 2)
+    pixels = torch.from_numpy(np.stack([s.pixels for s in samples])).to(device)
+    return normalise(pixels, None, None, Colours(tuple(mean), tuple(std))).to(dtype)
 
 
 class _Rescaled:
