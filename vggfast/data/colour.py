@@ -110,8 +110,9 @@ def normalise(
 ) -> Tensor:
     """(bytes - mean + shift) / std, mirrored where asked, on the device of ``images``.
 
-    One kernel where the backend in charge has one (``ops.crop_images``), else torch's operations
-    on the whole batch.
+    One kernel where the backend in charge has one (``ops.crop_images``). Else torch's operations on
+    the whole batch, or on a CPU NumPy's, image by image: torch's threads would take the cores from
+    the workers that decode the next batch.
 
     Args:
         images: (N, H, W, 3), uint8.
@@ -125,23 +126,44 @@ def normalise(
     backend = select(Call("crop_images", images.device.type, torch.float32))
     if "crop_images" in backend.own_ops:
         n, h, w, _ = images.shape
-        corners = np.zeros((n, 2), np.int64)
+        corners = torch.zeros((n, 2), dtype=torch.int64)
         return crop_images(
             images, corners, (h, w), colours.mean, colours.std, flips=flips, shifts=shifts
         )
-    return normalise_plainly(images, flips, shifts, colours)
+    if images.device.type == "cpu":
+        return by_image(images, flips, shifts, colours)
+    return by_batch(images, flips, shifts, colours)
 
 
-def normalise_plainly(
+def by_image(
     images: Tensor, flips: Tensor | None, shifts: Tensor | None, colours: Colours
 ) -> Tensor:
-    """:func:`normalise` by torch's operations."""
+    """:func:`normalise` by NumPy, in the calling thread alone."""
+    n, h, w, _ = images.shape
+    out = np.empty((n, h, 3 * w), np.float32)
+    # Of whole rows: an innermost loop over three colours would be slow.
+    mean, std = (np.tile(np.array(v, np.float32), w) for v in (colours.mean, colours.std))
+    for i, (image, x) in enumerate(zip(images.numpy(), out, strict=True)):
+        if flips is not None and flips[i]:
+            image = image[:, ::-1]
+        np.subtract(image.reshape(h, 3 * w), mean, out=x)
+        if shifts is not None:
+            x += np.tile(shifts[i].numpy(), w)
+        x /= std
+    return torch.from_numpy(out).view(n, h, w, 3).permute(0, 3, 1, 2)
+
+
+def by_batch(
+    images: Tensor, flips: Tensor | None, shifts: Tensor | None, colours: Colours
+) -> Tensor:
+    """:func:`normalise` by torch."""
+    n, h, w, _ = images.shape
     device = images.device
-    mean, std = torch.tensor([colours.mean, colours.std], device=device)
     if flips is not None:
-        mirrored = flips.to(device)[:, None, None, None]
+        mirrored = flips.to(device, non_blocking=True)[:, None, None, None]
         images = torch.where(mirrored, images.flip(2), images)
-    x = images - mean
+    mean, std = torch.tensor([colours.mean, colours.std], device=device).repeat(1, w)
+    x = images.reshape(n, h, 3 * w) - mean
     if shifts is not None:
-        x += shifts.to(device)[:, None, None, :]
-    return x.div_(std).permute(0, 3, 1, 2)
+        x += shifts.to(device, non_blocking=True).repeat(1, w)[:, None]
+    return x.div_(std).view(n, h, w, 3).permute(0, 3, 1, 2)

@@ -72,7 +72,7 @@ class _Encoded(Images):
         return self._source.name(i)
 
     def _image(self, i: int) -> Image:
-        return Photograph(self._source.read(i), self.name(i)).rgb()
+        return Photograph(self._source.read(i), self._source.place(i)).rgb()
 
 
 def open_images(data: str, part: str = "val", limit: int | None = None) -> Images:

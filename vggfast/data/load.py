@@ -10,7 +10,10 @@ from vggfast.data.colour import check_rgb_shift
 from vggfast.data.digits import load_digits
 from vggfast.data.folder import PARTS, find_folder
 from vggfast.data.idx import CLASSES, load_idx
+from vggfast.data.imagenet import find_imagenet
+from vggfast.data.pattern import is_shards
 from vggfast.data.photos import ON_BAD_IMAGE, from_photographs
+from vggfast.data.shards import find_shards
 from vggfast.data.source import Photographs
 from vggfast.errors import InputError
 
@@ -35,12 +38,16 @@ def parse_spec(data: str) -> tuple[str, str]:
         return kind, place
     if not data or (colon and kind == "digits"):
         raise InputError(f"data: got {data!r}, allowed are {ALLOWED}")
+    if is_shards(data) and not Path(data).is_dir():
+        return "shards", data
     return "folder", data
 
 
 def find_photographs(kind: str, place: str, parts: Sequence[str] = PARTS) -> Photographs:
     """The photographs of a spec that :func:`parse_spec` has taken apart."""
-    return find_folder(Path(place), parts)
+    if kind == "shards":
+        return find_shards(place)
+    return (find_imagenet if kind == "imagenet" else find_folder)(Path(place), parts)
 
 
 def load(

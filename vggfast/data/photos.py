@@ -61,7 +61,7 @@ class PhotoSamples:
             else:
                 if self.replace:
                     raise InputError(
-                        f"data: none of the {len(self)} images can be read; {bad[-1][1]}"
+                        f"data: none of {len(self)} images can be read, e.g. {bad[-1][0]}"
                     )
                 skipped += 1
         size = self.crop.size
@@ -86,9 +86,9 @@ class PhotoSamples:
             yield from ((index + step) % len(self) for step in range(1, len(self)))
 
     def _cut(self, i: int, draw: int) -> tuple[Window, np.ndarray]:
-        photograph = Photograph(self.source.read(i), self.source.name(i))
+        photograph = Photograph(self.source.read(i), self.source.place(i))
         window = self.crop.plan(draw, photograph.size)
-        return window, window.cut(photograph.rgb(at_least=window.scaled))
+        return window, photograph.crop(window)
 
 
 def from_photographs(
@@ -134,8 +134,8 @@ def _colours(samples: PhotoSamples, rgb_shift: str, workers: int) -> Colours:
     for raw in batches.raw():
         moments.add(raw.images.numpy())
     if not moments.count:
-        reason = next(iter(batches.bad.values()))
+        name = next(iter(batches.bad))
         raise InputError(
-            f"data: none of {len(source.labels)} training images can be read; {reason}"
+            f"data: none of {len(source.labels)} training images can be read, e.g. {name}"
         )
     return moments.colours(rgb_shift)

@@ -22,6 +22,10 @@ class Source(Protocol):
         """What image ``i`` is called: a path relative to the set's root."""
         ...
 
+    def place(self, i: int) -> str:
+        """Where image ``i`` lies, for an error."""
+        ...
+
     def read(self, i: int) -> bytes:
         """Image ``i`` as it is encoded. Raises BadImageError if it cannot be read."""
         ...
@@ -38,12 +42,15 @@ class Files:
     def name(self, i: int) -> str:
         return self.files[i]
 
+    def place(self, i: int) -> str:
+        return str(self.root / self.files[i])
+
     def read(self, i: int) -> bytes:
-        path = self.root / self.files[i]
         try:
-            return path.read_bytes()
+            return (self.root / self.files[i]).read_bytes()
         except OSError as error:
-            raise BadImageError(f"data: cannot read image {path} ({error.strerror})") from None
+            reason = f"{self.place(i)} ({error.strerror})"
+            raise BadImageError(f"data: cannot read image {reason}") from None
 
 
 class Subset:
@@ -55,6 +62,9 @@ class Subset:
 
     def name(self, i: int) -> str:
         return self._source.name(self._indices[i])
+
+    def place(self, i: int) -> str:
+        return self._source.place(self._indices[i])
 
     def read(self, i: int) -> bytes:
         return self._source.read(self._indices[i])

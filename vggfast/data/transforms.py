@@ -1,19 +1,14 @@
 """The paper's geometry (sections 3.1 and 3.2): which crop of a photograph the network sees.
 
 A crop is cut from an image rescaled so that its shorter side is S. Only the crop's own pixels are
-computed: the rescaled image exists in the formulas alone.
+ever computed (:meth:`vggfast.data.decode.Photograph.crop`): the rescaled image exists in the
+formulas alone.
 """
 
 from __future__ import annotations
 
 import random
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
-
-import numpy as np
-
-if TYPE_CHECKING:
-    from PIL.Image import Image
 
 ALPHA = 0.1  # standard deviation of the colour shift (Krizhevsky et al. 2012, section 4.1)
 NO_SHIFT = (0.0, 0.0, 0.0)
@@ -38,21 +33,12 @@ class Window:
     flip: bool = False
     alphas: tuple[float, float, float] = NO_SHIFT
 
-    def cut(self, image: Image) -> np.ndarray:
-        """The crop's pixels, (size, size, 3), uint8, not mirrored.
-
-        ``image`` is RGB and need not have the size that the window was planned for: a JPEG may
-        have been decoded at a fraction of it.
-        """
-        from PIL.Image import Resampling
-
-        (w, h), (width, height) = image.size, self.scaled
+    @property
+    def box(self) -> tuple[float, float, float, float]:
+        """The crop's left, top, right and bottom as fractions of the image's width and height."""
+        width, height = self.scaled
         right, bottom = self.left + self.size, self.top + self.size
-        if (w, h) == (width, height):
-            return np.asarray(image.crop((self.left, self.top, right, bottom)))
-        # In this order of operations the last pixel's end is exactly w.
-        box = (self.left * w / width, self.top * h / height, right * w / width, bottom * h / height)
-        return np.asarray(image.resize((self.size, self.size), Resampling.BILINEAR, box=box))
+        return self.left / width, self.top / height, right / width, bottom / height
 
 
 class TrainCrop:
