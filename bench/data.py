@@ -17,6 +17,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -93,7 +94,7 @@ def speeds(images: int, rounds: int, workers: int) -> list[dict[str, Any]]:
             print(f"\n{name}: {images} JPEGs of {bytes_ / 1e3:.0f} KB, crops of {SIZE}")
             data = load(folder, size=SIZE, scale=scale, rgb_shift="imagenet")
             ours = Batches(data.train, BATCH, shuffle=True, workers=workers)
-            contenders = [Contender(OURS, lambda b=ours: drain(b.epoch()))]
+            contenders = [Contender(OURS, partial(_epoch, ours))]
             for what in (pipelines.Plain, pipelines.Torchvision):
                 contenders.append(_baseline(what, root, scale, workers))
             outcome = contest(contenders, CpuClock(), Rounds(1e9, rounds, rounds, insist=True))
@@ -124,6 +125,10 @@ def _baseline(
         return Contender(name, None, str(error))
     loader = pipelines.loader(samples, BATCH, workers)
     return Contender(name, lambda: drain(loader))
+
+
+def _epoch(batches: Batches) -> int:
+    return drain(batches.epoch())
 
 
 def drain(batches: Iterable[Any]) -> int:

@@ -1,22 +1,23 @@
 """``python -m vggfast.train`` with narrow nets, on one thread: processes to kill and to join.
 
-As ``python -m tests.train.narrow ARGUMENTS`` for torchrun, or by :class:`Run` from a server that has
-imported everything already, so that a process starts in a tenth of a second.
+As ``python -m tests.train.narrow ARGUMENTS`` for torchrun, or by :class:`Run` from a server that
+has imported everything already, so that a process starts in a tenth of a second.
 """
 
 from __future__ import annotations
 
+import faulthandler
 import multiprocessing
 import os
 import sys
 from pathlib import Path
 
 import pytest
-import torch
 
 from tests.train.helpers import narrow_nets
 from vggfast.train.cli import main
 
+LONGEST = 120  # seconds that a process may take
 COMMON = ["--device", "cpu", "--threads", "1"]
 
 
@@ -48,10 +49,12 @@ class Run:
         self.process = context.Process(target=_child, args=(argv, str(log), env))
         self.process.start()
 
-    def wait(self, seconds: float = 120) -> int:
+    def wait(self, seconds: float = LONGEST) -> int:
         """The exit code; -9 if it was killed."""
         self.process.join(seconds)
-        assert self.process.exitcode is not None, "the process has not ended"
+        if self.process.exitcode is None:
+            self.process.kill()
+            raise AssertionError(f"the process has not ended:\n{self.log.read_text()}")
         return self.process.exitcode
 
 
@@ -62,7 +65,7 @@ def _child(argv: list[str], log: str, env: dict[str, str]) -> None:
     os.dup2(out, 1)
     os.dup2(out, 2)
     sys.stdout, sys.stderr = os.fdopen(1, "w"), os.fdopen(2, "w")
-    torch.use_deterministic_algorithms(False)
+    faulthandler.dump_traceback_later(LONGEST - 10)  # if it hangs, where
     sys.exit(train(argv))
 
 

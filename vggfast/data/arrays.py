@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -36,26 +37,32 @@ class ArraySamples:
     def __len__(self) -> int:
         return len(self.labels)
 
+    # Both in NumPy, in the calling thread alone: for so little work torch's threads would cost more
+    # than they do, and much more beside other processes.
+
     def read(self, keys: Sequence[Key]) -> RawBatch:
-        index, draw = torch.tensor(keys, dtype=torch.int64).view(-1, 2).unbind(1)
-        return RawBatch(self._augment(self.images[index], draw), self.labels[index])
+        index, draw = np.array(keys, np.int64).reshape(-1, 2).T
+        x = self._augment(self.images.numpy()[index, 0], draw)
+        return RawBatch(torch.from_numpy(x), torch.from_numpy(self.labels.numpy()[index]))
 
     def finish(self, raw: RawBatch, device: torch.device) -> Tensor:
-        x = raw.images.to(device, non_blocking=True)
+        if device.type == "cpu":
+            return torch.from_numpy(raw.images.numpy()[..., None].repeat(3, 3)).permute(0, 3, 1, 2)
+        x = raw.images.to(device, non_blocking=True)[:, None]
         return x.expand(-1, 3, -1, -1).contiguous(memory_format=torch.channels_last)
 
-    def _augment(self, x: Tensor, draw: Tensor) -> Tensor:
+    def _augment(self, x: np.ndarray, draw: np.ndarray) -> np.ndarray:
+        """Of images (N, size, size) that are a copy."""
         steps, size = 2 * self.shift + 1, x.shape[-1]
         if self.shift:
-            padded = F.pad(x, (self.shift,) * 4, mode="replicate")
-            span = torch.arange(size)
-            rows = (draw % steps)[:, None] + span  # (N, size)
-            columns = (draw // steps % steps)[:, None] + span
-            image = torch.arange(len(x))[:, None, None]
-            x = padded[:, 0][image, rows[:, :, None], columns[:, None, :]][:, None]
+            # Row r of the result is row r + step - shift of the image, or the nearest there is.
+            span = np.arange(size) - self.shift
+            rows = np.clip((draw % steps)[:, None] + span, 0, size - 1)  # (N, size)
+            columns = np.clip((draw // steps % steps)[:, None] + span, 0, size - 1)
+            x = x[np.arange(len(x))[:, None, None], rows[:, :, None], columns[:, None, :]]
         if self.flip:
-            mirrored = (draw // steps**2 % 2).bool()
-            x = torch.where(mirrored[:, None, None, None], x.flip(-1), x)
+            mirrored = (draw // steps**2 % 2).astype(bool)
+            x[mirrored] = x[mirrored, :, ::-1]
         return x
 
 

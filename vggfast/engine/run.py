@@ -18,7 +18,7 @@ from vggfast.engine.progress import Progress, choose
 from vggfast.engine.settings import Settings
 from vggfast.engine.staged import fine_tune_from, init_from
 from vggfast.engine.state import restore
-from vggfast.engine.stop import Stop, on_sigterm
+from vggfast.engine.stop import on_sigterm
 from vggfast.engine.trainer import Trainer
 from vggfast.engine.weights import first_mismatch
 from vggfast.engine.world import World, join
@@ -57,7 +57,11 @@ def run(given: dict[str, Any], *, resume: bool | str, shown: bool) -> Result:
         progress = choose(shown and world.first)
         try:
             with world.together():
-                trainer = _set_up(given, resume, progress, world, stop)
+                plan = _plan(given, resume, progress, world)
+            # Wraps the network for gradients to be averaged, which all processes do or none.
+            trainer = Trainer(plan.settings, plan.data, plan.model, plan.out, progress, world, stop)
+            with world.together():
+                plan.begin(trainer)
             _announce(trainer, progress)
             with exact(trainer.settings.exact):
                 trainer.run()
@@ -71,10 +75,27 @@ def run(given: dict[str, Any], *, resume: bool | str, shown: bool) -> Result:
     )  # fmt: skip
 
 
-def _set_up(
-    given: dict[str, Any], resume: bool | str, progress: Progress, world: World, stop: Stop
-) -> Trainer:
-    """All that can go wrong before the first step."""
+@dataclass(frozen=True)
+class _Plan:
+    """A run before its first step. ``state`` is of the checkpoint ``source``, if it goes on."""
+
+    settings: Settings
+    data: DataSet
+    model: VGG
+    out: Output
+    source: Path | None
+    state: dict[str, Any] | None
+
+    def begin(self, trainer: Trainer) -> None:
+        rank = trainer.world.rank
+        if rank:
+            torch.manual_seed(self.settings.seed + (rank << 32))  # each process's own dropout
+        if self.state is not None:
+            _restore(trainer, self.state, self.source)
+        self.out.create(None if self.source is None else self.source.parent)
+
+
+def _plan(given: dict[str, Any], resume: bool | str, progress: Progress, world: World) -> _Plan:
     source = _source(given.get("out"), resume)
     state = None if source is None else _load(source)
     settings = Settings.make(given, None if state is None else state["settings"])
@@ -90,20 +111,33 @@ def _set_up(
         on_bad_image=settings.on_bad_image,
         workers=settings.workers,
     )
+    _check_world(settings, len(data.train), world)
     if state is not None:
         _check_same_data(source, state, data)
     torch.set_num_threads(settings.threads or torch.get_num_threads())
-    out = Output(folder if world.first else None, settings)
     model = _model(settings, data)
     if state is None:
         _start(model, settings, progress)
-    trainer = Trainer(settings, data, model, out, progress, world, stop)
-    if world.rank:
-        torch.manual_seed(settings.seed + (world.rank << 32))  # each process's own dropout
-    if state is not None:
-        _restore(trainer, state, source)
-    out.create(None if source is None else source.parent)
-    return trainer
+    return _Plan(settings, data, model, Output(folder if world.first else None, settings),
+                 source, state)  # fmt: skip
+
+
+def _check_world(settings: Settings, images: int, world: World) -> None:
+    """What several processes cannot do."""
+    world.place(settings.torch_device)
+    if world.size == 1:
+        return
+    if settings.graph:
+        raise InputError(
+            f"graph: got True in {world.size} processes, allowed is one process: a graph of the "
+            "step does not average gradients"
+        )
+    least = images % settings.batch or settings.batch
+    if settings.batch_norm and least < world.size:
+        raise InputError(
+            f"batch_norm: got True where the last batch has {least} of {images} images, allowed "
+            f"are at least {world.size}, one for each process, or another batch or limit"
+        )
 
 
 def _source(out: str | None, resume: bool | str) -> Path | None:
