@@ -44,14 +44,14 @@ __version__ = "0.1.0"
 
 __all__ = [
     "VGG", "BackendError", "InputError", "LaunchError", "Predictor", "capture", "capture_step",
-    "clear_weights", "exact", "explain", "get_fp32_precision", "ops", "optim", "quantize",
-    "set_fp32_precision", "store_weights", "train", "vgg", "vgg11", "vgg11_bn", "vgg13", "vgg13_bn",
-    "vgg16", "vgg16_bn", "vgg19", "vgg19_bn",
+    "clear_weights", "evaluate", "exact", "explain", "get_fp32_precision", "ops", "optim",
+    "quantize", "set_fp32_precision", "store_weights", "train", "vgg", "vgg11", "vgg11_bn", "vgg13",
+    "vgg13_bn", "vgg16", "vgg16_bn", "vgg19", "vgg19_bn",
 ]  # fmt: skip
 
 
 def __getattr__(name: str) -> Any:
-    # The engine pulls in data readers and progress bars: only for those who train.
-    if name in ("optim", "train"):
+    # The engine pulls in data readers and progress bars: only for those who train or evaluate.
+    if name in ("evaluate", "optim", "train"):
         return importlib.import_module(f"vggfast.{name}")
     raise AttributeError(f"module 'vggfast' has no attribute {name!r}")

@@ -11,7 +11,7 @@ import torch
 from vggfast.engine.settings import Settings
 from vggfast.train.cli import main
 
-from .helpers import write_idx
+from .helpers import narrow_nets, write_idx
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -26,6 +26,12 @@ def on_the_cpu() -> Iterator[None]:
     patch.setattr(Settings, "torch_device", property(chosen))
     yield
     patch.undo()
+
+
+@pytest.fixture
+def narrow(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nets with an eighth of their channels."""
+    narrow_nets(monkeypatch)
 
 
 @pytest.fixture

@@ -17,7 +17,8 @@ import torch.nn.functional as F
 
 import vggfast
 from vggfast.engine import checkpoint
-from vggfast.engine.trainer import Trainer
+from vggfast.engine.step import Step
+from vggfast.engine.weights import load_weights
 from vggfast.train import Result, TrainingError, evaluate, fit
 from vggfast.train.cli import main
 
@@ -71,7 +72,7 @@ def test_a_resumed_run_is_bit_for_bit_the_uninterrupted_one(runs: Runs) -> None:
     one, two = runs.straight, runs.resumed
     assert [row.numbers() for row in one.history] == [row.numbers() for row in two.history]
     assert [row.epoch for row in one.history] == [1, 2]
-    for part in ("model", "optimizer", "scheduler", "rng", "settings", "data", "best", "epoch"):
+    for part in ("model", "optimizer", "schedule", "rng", "settings", "data", "best", "epoch"):
         assert same(runs.states[0][part], runs.states[1][part]), part
     assert (one.best_accuracy, one.best_epoch) == (two.best_accuracy, two.best_epoch)
 
@@ -92,14 +93,21 @@ def test_training_changes_every_parameter(runs: Runs) -> None:
 
 
 def test_checkpoints_load_into_a_model(runs: Runs) -> None:
-    state = checkpoint.load(runs.folder / "best.pt")
-    assert state["epoch"] == runs.straight.best_epoch
     model = vggfast.vgg("A", num_classes=10, crop=32)
     model.load_state_dict(runs.states[0]["model"], strict=True)
     assert same(model.state_dict(), runs.straight.model.state_dict())
-    names = list(state["model"])
+    names = list(runs.states[0]["model"])
     assert (names[0], names[-1]) == ("features.0.weight", "classifier.6.bias")
-    assert state["data"]["classes"] == list(runs.straight.classes)
+
+
+def test_weights_files_hold_the_best_and_the_last_epoch(runs: Runs) -> None:
+    best, last = (load_weights(runs.folder / f"{n}.safetensors") for n in ("best", "last"))
+    assert (best.extra["epoch"], last.extra["epoch"]) == (str(runs.straight.best_epoch), "2")
+    assert same(last.model.state_dict(), dict(runs.straight.model.state_dict()))
+    assert (last.net, last.crop, last.scale) == ("A", 32, (32, 32))
+    assert (last.classes, last.mean, last.std) == (
+        runs.straight.classes, runs.straight.mean, runs.straight.std,
+    )  # fmt: skip
 
 
 def test_the_csv_has_every_epoch_once(runs: Runs) -> None:
@@ -112,7 +120,10 @@ def test_the_csv_has_every_epoch_once(runs: Runs) -> None:
         assert float(row["val_accuracy"]) == kept.val_accuracy
         assert float(row["images_per_s"]) > 0
     names = sorted(p.name for p in runs.resumed.out.iterdir())
-    assert names == ["best.pt", "history.csv", "last.pt"]
+    assert names == [
+        "best.safetensors", "history.csv", "last.pt", "last.safetensors", "previous.pt",
+        "settings.json",
+    ]  # fmt: skip
 
 
 def test_a_finished_run_has_nothing_left_to_do(
@@ -144,18 +155,18 @@ def test_a_truncated_checkpoint_is_refused(
 
 def break_step(monkeypatch: pytest.MonkeyPatch, at: int, loss: float | None) -> None:
     """From its ``at``-th call on, let a training step give ``loss``, or be interrupted if None."""
-    step, calls = Trainer._step, 0
+    step, calls = Step.__call__, 0
 
-    def broken(self: Trainer, x: torch.Tensor, y: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    def broken(self: Step, x: torch.Tensor, y: torch.Tensor, images: int) -> torch.Tensor:
         nonlocal calls
         calls += 1
         if calls < at:
-            return step(self, x, y)
+            return step(self, x, y, images)
         if loss is None:
             raise KeyboardInterrupt
-        return torch.tensor(loss), torch.tensor(0)
+        return torch.tensor([loss, 0.0])
 
-    monkeypatch.setattr(Trainer, "_step", broken)
+    monkeypatch.setattr(Step, "__call__", broken)
 
 
 @pytest.mark.parametrize("loss", [math.nan, math.inf])
@@ -169,7 +180,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_checkpoint(
     line = capsys.readouterr().err
     assert line.count("\n") == 1
     lr = f"{runs.states[0]['optimizer']['param_groups'][0]['lr']:g}"
-    assert f"loss is {loss} at epoch 3, step 2 with lr {lr};" in line
+    assert f"loss is {loss} at iteration 8 (epoch 3, step 2) with lr {lr};" in line
     assert f"{last} holds epoch 2" in line
     assert (last.stat().st_ino, last.stat().st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
 
@@ -187,9 +198,9 @@ def test_an_interrupted_run_says_what_it_keeps(
 
 def test_a_diverging_run_writes_no_checkpoint(tmp_path: Path) -> None:
     data = f"mnist:{write_idx(tmp_path / 'idx')}"
-    with pytest.raises(TrainingError, match=r"at epoch 1, step \d with lr 1e\+20; .*no checkpoint"):
+    with pytest.raises(TrainingError, match=r"\(epoch 1, step \d\) with lr 1e\+20; .*no check"):
         fit(data=data, lr=1e20, batch=8, epochs=2, out=tmp_path / "run", progress=False)
-    assert list((tmp_path / "run").iterdir()) == []
+    assert [p.name for p in (tmp_path / "run").iterdir()] == ["settings.json"]
 
 
 def test_the_learning_rate_drops_three_times_when_nothing_improves(idx_folder: Path) -> None:

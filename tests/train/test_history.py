@@ -9,7 +9,7 @@ import pytest
 from vggfast.engine.history import Row, TensorBoard
 from vggfast.engine.progress import Bar, Lines, Progress, choose
 
-ROW = Row(2, 0.01, 0.5, 0.875, 0.25, 0.9375, 1.0, 3.0, 480.0)
+ROW = Row(2, 0.01, 0.5, 0.875, 0.25, 0.9375, 1.0, 3.0, 480.0, 0.25)
 
 
 def test_a_line_an_epoch(capsys: pytest.CaptureFixture[str]) -> None:

@@ -6,8 +6,20 @@ augmentation, so the numbers do not depend on workers, order of reading or inter
 
 from __future__ import annotations
 
-from vggfast.data.base import DataSet, Samples
-from vggfast.data.load import load, parse_spec
+from vggfast.data.base import BadImageError, DataSet, RawBatch, Samples
+from vggfast.data.images import Images, open_images
+from vggfast.data.load import PHOTOGRAPHS, load, parse_spec
 from vggfast.data.loader import Batches
 
-__all__ = ["Batches", "DataSet", "Samples", "load", "parse_spec"]
+__all__ = [
+    "PHOTOGRAPHS",
+    "BadImageError",
+    "Batches",
+    "DataSet",
+    "Images",
+    "RawBatch",
+    "Samples",
+    "load",
+    "open_images",
+    "parse_spec",
+]

@@ -4,12 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from vggfast.data.base import DataSet, Key, Sample, spread
+from vggfast.data.base import DataSet, Key, RawBatch, spread
+
+
+class Arrays(NamedTuple):
+    """A part of a set: images (N, H, W), float32, on a 0-255 scale, and labels (N,), int64."""
+
+    images: Tensor
+    labels: Tensor
 
 
 @dataclass(frozen=True)
@@ -28,29 +37,38 @@ class ArraySamples:
     def __len__(self) -> int:
         return len(self.labels)
 
-    def __getitems__(self, keys: Sequence[Key]) -> list[Sample]:
-        index, draw = torch.tensor(keys, dtype=torch.int64).unbind(1)
-        x = self._augment(self.images[index], draw).expand(-1, 3, -1, -1)
-        return list(zip(x.unbind(), self.labels[index].tolist(), strict=True))
+    # Both in NumPy, in the calling thread alone: for so little work torch's threads would cost more
+    # than they do, and much more beside other processes.
 
-    def _augment(self, x: Tensor, draw: Tensor) -> Tensor:
+    def read(self, keys: Sequence[Key]) -> RawBatch:
+        index, draw = np.array(keys, np.int64).reshape(-1, 2).T
+        x = self._augment(self.images.numpy()[index, 0], draw)
+        return RawBatch(torch.from_numpy(x), torch.from_numpy(self.labels.numpy()[index]))
+
+    def finish(self, raw: RawBatch, device: torch.device) -> Tensor:
+        if device.type == "cpu":
+            return torch.from_numpy(raw.images.numpy()[..., None].repeat(3, 3)).permute(0, 3, 1, 2)
+        x = raw.images.to(device, non_blocking=True)[:, None]
+        return x.expand(-1, 3, -1, -1).contiguous(memory_format=torch.channels_last)
+
+    def _augment(self, x: np.ndarray, draw: np.ndarray) -> np.ndarray:
+        """Of images (N, size, size) that are a copy."""
         steps, size = 2 * self.shift + 1, x.shape[-1]
         if self.shift:
-            padded = F.pad(x, (self.shift,) * 4, mode="replicate")
-            span = torch.arange(size)
-            rows = (draw % steps)[:, None] + span  # (N, size)
-            columns = (draw // steps % steps)[:, None] + span
-            image = torch.arange(len(x))[:, None, None]
-            x = padded[:, 0][image, rows[:, :, None], columns[:, None, :]][:, None]
+            # Row r of the result is row r + step - shift of the image, or the nearest there is.
+            span = np.arange(size) - self.shift
+            rows = np.clip((draw % steps)[:, None] + span, 0, size - 1)  # (N, size)
+            columns = np.clip((draw // steps % steps)[:, None] + span, 0, size - 1)
+            x = x[np.arange(len(x))[:, None, None], rows[:, :, None], columns[:, None, :]]
         if self.flip:
-            mirrored = (draw // steps**2 % 2).bool()
-            x = torch.where(mirrored[:, None, None, None], x.flip(-1), x)
+            mirrored = (draw // steps**2 % 2).astype(bool)
+            x[mirrored] = x[mirrored, :, ::-1]
         return x
 
 
 def from_arrays(
-    train: tuple[Tensor, Tensor],
-    val: tuple[Tensor, Tensor],
+    train: Arrays,
+    val: Arrays,
     classes: tuple[str, ...],
     *,
     size: int,
@@ -58,18 +76,18 @@ def from_arrays(
     flip: bool,
     limit: int | None,
 ) -> DataSet:
-    """A data set from images (N, H, W) on a 0-255 scale and labels (N,).
+    """A data set from its two parts.
 
     Images are resized (bilinear) to size x size and normalised with mean and standard deviation
     of the training images that are used.
     """
-    kept = spread(len(train[1]), limit)
-    x, y = _resize(train[0][kept], size), train[1][kept]
+    kept = spread(len(train.labels), limit)
+    x, y = _resize(train.images[kept], size), train.labels[kept]
     deviation, mean = (float(v) for v in torch.std_mean(x.double(), correction=0))
     std = deviation or 1.0  # images of one grey value
     return DataSet(
         ArraySamples((x - mean) / std, y, shift, flip),
-        ArraySamples((_resize(val[0], size) - mean) / std, val[1]),
+        ArraySamples((_resize(val.images, size) - mean) / std, val.labels),
         classes,
         (mean,) * 3,
         (std,) * 3,

@@ -4,14 +4,24 @@ from __future__ import annotations
 
 import torch
 
-from vggfast.data.arrays import from_arrays
+from vggfast.data.arrays import Arrays, from_arrays
 from vggfast.data.base import DataSet, require
 
 SPLIT_SEED = 0  # of the held-out fifth; independent of the training seed
+CLASSES = tuple(str(d) for d in range(10))
 
 
 def load_digits(*, size: int, flip: bool, limit: int | None) -> DataSet:
     """The digits, resized to size x size; a fixed fifth, stratified by class, is held out."""
+    parts = read_digits()
+    # Half a pixel of the 8x8 original: two pixels at 32x32.
+    return from_arrays(
+        parts["train"], parts["val"], CLASSES, size=size, shift=size // 16, flip=flip, limit=limit
+    )
+
+
+def read_digits() -> dict[str, Arrays]:
+    """The parts "train" and "val"."""
     datasets = require("sklearn.datasets", "scikit-learn")
     selection = require("sklearn.model_selection", "scikit-learn")
     pixels, labels = datasets.load_digits(return_X_y=True)
@@ -20,7 +30,7 @@ def load_digits(*, size: int, flip: bool, limit: int | None) -> DataSet:
     )
     images = torch.tensor(pixels * (255 / 16), dtype=torch.float32).view(-1, 8, 8)
     target = torch.tensor(labels, dtype=torch.int64)
-    train, val = ((images[part], target[part]) for part in rows)
-    classes = tuple(str(d) for d in range(10))
-    # Half a pixel of the 8x8 original: two pixels at 32x32.
-    return from_arrays(train, val, classes, size=size, shift=size // 16, flip=flip, limit=limit)
+    return {
+        name: Arrays(images[part], target[part])
+        for name, part in zip(("train", "val"), rows, strict=True)
+    }

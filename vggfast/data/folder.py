@@ -1,88 +1,42 @@
-"""Photographs in folders: DIR/train/CLASS/*.jpg and DIR/val/CLASS/*, decoded when they are read."""
+"""Photographs in folders: DIR/train/CLASS/*.jpg and DIR/val/CLASS/*."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
 from pathlib import Path
 
-import torch
-from torch import Tensor
-
-from vggfast.data.base import DataSet, Key, Sample, require, spread
-from vggfast.data.transforms import EvalTransform, TrainTransform
+from vggfast.data.decode import SUFFIXES
+from vggfast.data.source import Files, Photographs
 from vggfast.errors import InputError
 
-SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".ppm")
-MEAN_IMAGES = 256  # training images, spread evenly, from which mean and deviation are
+PARTS = ("train", "val")
 
 
-@dataclass(frozen=True)
-class FolderSamples:
-    """Image files with class numbers, decoded and transformed one by one."""
+def find_folder(root: Path, parts: Sequence[str] = PARTS) -> Photographs:
+    """The files of ``parts``; the classes are the folders in ``root``/train, sorted.
 
-    files: tuple[Path, ...]
-    labels: tuple[int, ...]
-    transform: TrainTransform | EvalTransform
-    mean: tuple[float, ...] = (0.0, 0.0, 0.0)
-    std: tuple[float, ...] = (1.0, 1.0, 1.0)
-
-    def __len__(self) -> int:
-        return len(self.files)
-
-    def __getitems__(self, keys: Sequence[Key]) -> list[Sample]:
-        mean, std = (torch.tensor(v).view(3, 1, 1) for v in (self.mean, self.std))
-        return [((self._image(i, draw) - mean) / std, self.labels[i]) for i, draw in keys]
-
-    def _image(self, index: int, draw: int) -> Tensor:
-        pil = require("PIL.Image", "Pillow")
-        path = self.files[index]
-        try:
-            with pil.open(path) as image:
-                rgb = image.convert("RGB")
-        except (OSError, SyntaxError, ValueError, pil.DecompressionBombError) as error:
-            reason = " ".join(str(error).split())
-            raise InputError(f"data: cannot read image {path} ({reason})") from None
-        return self.transform(rgb, draw)
-
-
-def load_folder(
-    root: Path, *, size: int, scale: tuple[int, int], flip: bool, limit: int | None
-) -> DataSet:
-    """The classes are the folders in ``root``/train, sorted; ``root``/val must have the same.
-
-    Mean and standard deviation per channel are those of the centre crops of up to 256 training
-    images.
+    ``root``/val must have the same classes. Where only "val" is asked for, ``root``/train may be
+    missing.
 
     Raises:
-        InputError: a folder or class is missing or empty, or an image cannot be read.
+        InputError: a folder or class is missing or empty, or the classes differ.
     """
-    require("PIL.Image", "Pillow")
     if not root.is_dir():
         raise InputError(
-            f"data: no folder {root}; allowed are digits, mnist:DIR, fashion-mnist:DIR, or a "
-            "folder with train/CLASS/* and val/CLASS/*"
+            f"data: no folder {root}; allowed are digits, mnist:DIR, fashion-mnist:DIR, "
+            "imagenet:DIR, shards (*.tar), or a folder with train/CLASS/* and val/CLASS/*"
         )
-    classes = _classes(root / "train")
-    other = _classes(root / "val")
-    if classes != other:
-        odd = sorted(set(classes) ^ set(other))
-        raise InputError(
-            f"data: {root}/train and {root}/val differ in class {odd[0]!r}; allowed are the same "
-            "classes in both"
-        )
-    files, labels = _files(root / "train", classes)
-    kept = spread(len(files), limit)
-    centre = EvalTransform(size, scale)
-    plain = FolderSamples(tuple(files[i] for i in kept), tuple(labels[i] for i in kept), centre)
-    mean, std = _statistics(plain)
-    train = replace(plain, transform=TrainTransform(size, scale, flip), mean=mean, std=std)
-    return DataSet(
-        train, FolderSamples(*_files(root / "val", classes), centre, mean, std), classes, mean, std
-    )
+    found = [p for p in PARTS if p in parts or (root / p).is_dir()]
+    classes = class_folders(root / found[0])
+    if len(found) == 2:
+        check_same(classes, class_folders(root / "val"), f"{root}/train and {root}/val")
+    sources = {part: Files(root, *class_files(root, part, classes)) for part in parts}
+    return Photographs(sources.get("train"), sources.get("val"), classes)
 
 
-def _classes(folder: Path) -> tuple[str, ...]:
+def class_folders(folder: Path) -> tuple[str, ...]:
+    """Names of the folders in ``folder``, sorted. Raises InputError if there are none."""
     if not folder.is_dir():
         raise InputError(f"data: no folder {folder}; allowed is one with a folder for each class")
     names = sorted(p.name for p in folder.iterdir() if p.is_dir() and not p.name.startswith("."))
@@ -91,27 +45,34 @@ def _classes(folder: Path) -> tuple[str, ...]:
     return tuple(names)
 
 
-def _files(folder: Path, classes: tuple[str, ...]) -> tuple[tuple[Path, ...], tuple[int, ...]]:
-    files: list[Path] = []
+def check_same(classes: Sequence[str], other: Sequence[str], where: str) -> None:
+    """Raises InputError, naming the first class that only one of the two has."""
+    if odd := sorted(set(classes) ^ set(other)):
+        raise InputError(
+            f"data: {where} differ in class {odd[0]!r}; allowed are the same classes in both"
+        )
+
+
+def class_files(
+    root: Path, part: str, classes: Sequence[str]
+) -> tuple[tuple[str, ...], tuple[int, ...]]:
+    """Files of ``root``/part/CLASS, sorted, relative to ``root``, and their class numbers.
+
+    Raises InputError if a class has none.
+    """
+    files: list[str] = []
     labels: list[int] = []
     for number, name in enumerate(classes):
-        found = sorted(p for p in (folder / name).rglob("*") if p.suffix.lower() in SUFFIXES)
+        folder = root / part / name
+        # os.walk on strings: a million Path objects would cost seconds and memory.
+        found = sorted(
+            os.path.join(place, file)
+            for place, _, names in os.walk(folder)
+            for file in names
+            if file.lower().endswith(SUFFIXES)
+        )
         if not found:
-            raise InputError(
-                f"data: class {folder / name} is empty; allowed are {', '.join(SUFFIXES)} files"
-            )
-        files += found
+            raise InputError(f"data: class {folder} is empty; allowed are {', '.join(SUFFIXES)}")
+        files += (os.path.relpath(file, root).replace(os.sep, "/") for file in found)
         labels += [number] * len(found)
     return tuple(files), tuple(labels)
-
-
-def _statistics(samples: FolderSamples) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    chosen = spread(len(samples), MEAN_IMAGES)
-    sums = torch.zeros(2, 3, dtype=torch.float64)
-    for i in chosen:
-        ((x, _),) = samples.__getitems__([(i, 0)])
-        sums += torch.stack([x.double().mean((1, 2)), x.double().square().mean((1, 2))])
-    mean, square = sums / len(chosen)
-    std = (square - mean.square()).clamp_min(0).sqrt()
-    std[std == 0] = 1  # a channel of one value
-    return tuple(mean.tolist()), tuple(std.tolist())

@@ -14,9 +14,8 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor
 
-from vggfast.data.arrays import from_arrays
+from vggfast.data.arrays import Arrays, from_arrays
 from vggfast.data.base import DataSet
 from vggfast.errors import InputError
 
@@ -37,8 +36,8 @@ def load_idx(kind: str, folder: Path, *, size: int, flip: bool, limit: int | Non
     Raises:
         InputError: a file is missing, truncated or not what it should be.
     """
+    train, val = (read_part(kind, folder, part) for part in ("train", "val"))
     classes = CLASSES[kind]
-    train, val = (_read_part(kind, folder, part, len(classes)) for part in ("train", "t10k"))
     return from_arrays(train, val, classes, size=size, shift=size // 16, flip=flip, limit=limit)
 
 
@@ -65,9 +64,12 @@ def read_idx(path: Path) -> np.ndarray:
     return np.frombuffer(raw, np.uint8, offset=start).reshape(shape)
 
 
-def _read_part(kind: str, folder: Path, part: str, classes: int) -> tuple[Tensor, Tensor]:
-    images_path = _find(kind, folder, f"{part}-images", 3)
-    labels_path = _find(kind, folder, f"{part}-labels", 1)
+def read_part(kind: str, folder: Path, part: str) -> Arrays:
+    """The part "train" or "val" of a set; errors as :func:`load_idx`'s."""
+    stem = {"train": "train", "val": "t10k"}[part]
+    images_path = _find(kind, folder, f"{stem}-images", 3)
+    labels_path = _find(kind, folder, f"{stem}-labels", 1)
+    classes = len(CLASSES[kind])
     images, labels = read_idx(images_path), read_idx(labels_path)
     if images.ndim != 3 or labels.ndim != 1 or len(images) != len(labels) or not images.size:
         raise InputError(
@@ -79,7 +81,7 @@ def _read_part(kind: str, folder: Path, part: str, classes: int) -> tuple[Tensor
             f"data: {labels_path} holds label {labels.max()}, allowed are 0 to {classes - 1}"
         )
     x = torch.from_numpy(images.astype(np.float32))
-    return x, torch.from_numpy(labels.astype(np.int64))
+    return Arrays(x, torch.from_numpy(labels.astype(np.int64)))
 
 
 def _find(kind: str, folder: Path, stem: str, rank: int) -> Path:

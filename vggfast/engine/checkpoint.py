@@ -16,10 +16,10 @@ import torch
 
 from vggfast.errors import InputError
 
-FORMAT = 1
+FORMAT = 2
 KEYS = frozenset(
-    {"format", "epoch", "model", "optimizer", "scheduler", "scaler", "rng", "settings", "data",
-     "best", "history"}
+    {"format", "epoch", "position", "model", "ema", "optimizer", "schedule", "scaler", "rng",
+     "settings", "data", "best", "history"}
 )  # fmt: skip
 # What zipfile and torch.load raise when a file is not what they expect.
 _UNREADABLE = (

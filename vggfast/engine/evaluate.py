@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
@@ -35,10 +35,12 @@ def evaluate(
     *,
     device: torch.device | str = "cpu",
     dtype: torch.dtype = torch.float32,
+    total: Callable[[list[float]], list[float]] = list,
 ) -> Evaluation:
     """Evaluate ``model``, in eval mode, over batches of images (N, 3, H, W) and labels (N,).
 
-    The mode it was in is restored. Without any image the figures are NaN.
+    ``total`` sums figures over the processes of which each has a share of the images. The mode
+    the model was in is restored. Without any image the figures are NaN.
     """
     place = torch.device(device)
     was_training = model.training
@@ -53,10 +55,11 @@ def evaluate(
             images += len(y)
     finally:
         model.train(was_training)
-    if not images:
+    *found, seen = total([*sums.tolist(), float(images)])
+    if not seen:
         return Evaluation(float("nan"), float("nan"), float("nan"), 0)
-    loss, first, five = (sums / images).tolist()
-    return Evaluation(loss, first, five, images)
+    loss, first, five = (value / seen for value in found)
+    return Evaluation(loss, first, five, int(seen))
 
 
 def _sums(logits: Tensor, y: Tensor) -> Tensor:

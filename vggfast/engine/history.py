@@ -16,7 +16,8 @@ class Row:
     """One epoch. Losses are means over images, accuracies fractions of images.
 
     ``lr`` is the rate the epoch was trained with. ``train_accuracy`` is counted while training
-    (dropout on, augmented images). ``seconds`` and ``images_per_s`` are of the training part.
+    (dropout on, augmented images). ``seconds`` and ``images_per_s`` are of the training part, of
+    which the loop ``waited`` so many seconds for images.
     """
 
     epoch: int
@@ -28,10 +29,11 @@ class Row:
     val_top5: float
     seconds: float
     images_per_s: float
+    waited: float
 
     def numbers(self) -> tuple[float, ...]:
         """All but the timings: what a repeated run gives again, bit for bit."""
-        return tuple(getattr(self, f.name) for f in fields(self)[:-2])
+        return tuple(getattr(self, f.name) for f in fields(self)[:-3])
 
 
 class History(list[Row]):

@@ -15,8 +15,8 @@ class Progress:
     def note(self, text: str) -> None:
         """A line of its own."""
 
-    def start(self, epoch: int, epochs: int, images: int) -> None:
-        """An epoch begins that will see ``images`` images."""
+    def start(self, epoch: int, epochs: int, images: int, done: int = 0) -> None:
+        """An epoch begins that sees ``images`` images; a resumed one has seen ``done`` already."""
 
     def step(self, images: int, loss: float) -> None:
         """``images`` more images have been trained on, with a mean loss of ``loss``."""
@@ -61,10 +61,10 @@ class Bar(Lines):
     def note(self, text: str) -> None:
         self._bar.console.print(text, markup=False, highlight=False, soft_wrap=True)
 
-    def start(self, epoch: int, epochs: int, images: int) -> None:
+    def start(self, epoch: int, epochs: int, images: int, done: int = 0) -> None:
         self._remove()
         self._task = self._bar.add_task(
-            "", total=images, epoch=f"{epoch}/{epochs}", speed="-", loss="-"
+            "", total=images, completed=done, epoch=f"{epoch}/{epochs}", speed="-", loss="-"
         )
 
     def step(self, images: int, loss: float) -> None:

@@ -10,35 +10,45 @@ import torch
 
 from vggfast import backends
 from vggfast.configs import DOWNSAMPLING, check_net
-from vggfast.data import parse_spec
+from vggfast.data.colour import RGB_SHIFTS
+from vggfast.data.photos import ON_BAD_IMAGE
+from vggfast.engine import checks
+from vggfast.engine.recipes import RECIPES, defaults, photographs
+from vggfast.engine.schedule import SCHEDULES
 from vggfast.errors import InputError
 from vggfast.models.init import INITS
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-
-# What depends on the kind of data. Photographs: the paper's recipe (section 3.1). The small sets
-# see fewer images, so smaller batches, and few epochs reach what they can reach.
-SMALL = {"size": 32, "batch": 32, "epochs": 12}
-PHOTOGRAPHS = {"size": 224, "batch": 256, "epochs": 74}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
     """All settings; :func:`vggfast.train.fit` documents them. Build with :meth:`make`."""
 
+    recipe: str = ""
     net: str = "A"
     data: str = "digits"
     epochs: int = 0
     batch: int = 0
+    accumulate: int = 1
+    micro_batch: int | None = None
     lr: float = 0.01
+    schedule: str = "plateau"
+    warmup: float = 0.0
+    patience: int = 5
     momentum: float = 0.9
     weight_decay: float = 5e-4
     dropout: float = 0.5
-    patience: int = 5
+    label_smoothing: float = 0.0
+    ema: float = 0.0
     size: int = 0
     scale: str = ""
     flip: bool | None = None
+    rgb_shift: str = "none"
+    on_bad_image: str = "fail"
     init: str = "kaiming"
+    init_from: str | None = None
+    fine_tune_from: str | None = None
     batch_norm: bool = False
     seed: int = 0
     limit: int | None = None
@@ -49,26 +59,20 @@ class Settings:
     device: str = "auto"
     threads: int | None = None
     workers: int = 0
+    checkpoint_every: str = ""
     out: str | None = None
     tensorboard: bool = False
 
     # What a resumed run may change without becoming another run.
     FREE = (
-        "data",
-        "epochs",
-        "backend",
-        "exact",
-        "graph",
-        "device",
-        "threads",
-        "workers",
-        "out",
-        "tensorboard",
-    )
+        "data", "epochs", "accumulate", "micro_batch", "on_bad_image", "backend", "exact", "graph",
+        "device", "threads", "workers", "checkpoint_every", "out", "tensorboard",
+    )  # fmt: skip
 
     @classmethod
     def make(cls, given: dict[str, Any], saved: dict[str, Any] | None = None) -> Settings:
-        """Settings from what was ``given`` (None: not given), the rest from ``saved`` or defaults.
+        """Settings from what was ``given`` (None: not given), the rest from ``saved``, or else from
+        the recipe or the defaults.
 
         Raises:
             InputError: a value out of range, or one that differs from the run being resumed.
@@ -86,12 +90,19 @@ class Settings:
                     f"{name}: got {chosen[name]!r}, but the checkpoint's run has {value!r}; "
                     "allowed is the same, or a new run"
                 )
+        recipe = chosen.get("recipe")
+        if recipe is not None:
+            checks.one_of("recipe", recipe, RECIPES)
         merged = {**(saved or {}), **chosen}
         data = merged.get("data", cls.data)
-        _text("data", data)
-        by_kind = PHOTOGRAPHS if parse_spec(data)[0] == "folder" else SMALL
-        settings = cls(**{**by_kind, **merged})
+        checks.text("data", data)
+        settings = cls(**{**defaults(recipe, data), **merged})
         settings._check()
+        if saved and settings.schedule == "cosine" and settings.epochs != saved["epochs"]:
+            raise InputError(
+                f"epochs: got {settings.epochs}, but the checkpoint's run has {saved['epochs']}, "
+                "on which its cosine schedule depends; allowed is the same, or a new run"
+            )
         return settings
 
     def saved(self) -> dict[str, Any]:
@@ -108,84 +119,86 @@ class Settings:
         return int(low), int(high or low)
 
     @property
+    def trained_scale(self) -> tuple[int, int]:
+        """What weights files state as the scale; the small sets are resized to the crop itself."""
+        return self.scales if photographs(self.data) else (self.size, self.size)
+
+    @property
     def torch_device(self) -> torch.device:
         """The device, "auto" resolved: a GPU if torch sees one."""
         if self.device == "auto":
             return torch.device("cuda" if torch.cuda.is_available() else "cpu")
         return torch.device(self.device)
 
+    @property
+    def checkpoint_interval(self) -> tuple[int, float]:
+        """(steps, seconds) between checkpoints within an epoch; 0: not by this measure."""
+        return checks.interval(self.checkpoint_every)
+
+    def compute_dtype(self, device: torch.device) -> torch.dtype:
+        """What the network computes in; "auto" is bf16 on a GPU that has it."""
+        if self.dtype != "auto":
+            return DTYPES[self.dtype]
+        if device.type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 0):
+            return torch.bfloat16
+        return torch.float32
+
+    def pieces(self, images: int) -> int:
+        """The images of a piece, when a process has ``images`` of a batch to compute."""
+        return max(1, self.micro_batch or -(-images // self.accumulate))
+
     def _check(self) -> None:
         check_net(self.net)
-        for name in ("epochs", "batch", "threads", "limit"):
-            _integer(name, getattr(self, name), 1, optional=name in ("threads", "limit"))
+        for name in ("epochs", "batch", "accumulate", "micro_batch", "threads", "limit"):
+            optional = name in ("micro_batch", "threads", "limit")
+            checks.integer(name, getattr(self, name), 1, optional)
         for name in ("patience", "workers", "seed"):
-            _integer(name, getattr(self, name), 0)
-        _real("lr", self.lr, 0, math.inf, "a finite number above 0", open_low=True)
-        _real("momentum", self.momentum, 0, 1, "0 <= momentum < 1")
-        _real("weight_decay", self.weight_decay, 0, math.inf, "a finite number from 0 up")
-        _real("dropout", self.dropout, 0, 1, "0 <= dropout < 1")
+            checks.integer(name, getattr(self, name), 0)
         if self.seed >= 2**32:
             raise InputError(f"seed: got {self.seed}, allowed are whole numbers below 2^32")
-        _integer("size", self.size, DOWNSAMPLING)
+        checks.real("lr", self.lr, 0, math.inf, "a finite number above 0", open_low=True)
+        checks.real("weight_decay", self.weight_decay, 0, math.inf, "a finite number from 0 up")
+        for name in ("momentum", "dropout", "warmup", "label_smoothing", "ema"):
+            checks.real(name, getattr(self, name), 0, 1, f"0 <= {name} < 1")
+        checks.integer("size", self.size, DOWNSAMPLING)
         if self.size % DOWNSAMPLING:
             raise InputError(f"size: got {self.size}, allowed are multiples of {DOWNSAMPLING}")
-        _scale(self.scale, self.size)
-        _one_of("init", self.init, INITS)
-        _one_of("dtype", self.dtype, DTYPES)
+        checks.scale(self.scale, self.size)
+        checks.one_of("schedule", self.schedule, SCHEDULES)
+        checks.one_of("init", self.init, INITS)
+        checks.one_of("rgb_shift", self.rgb_shift, RGB_SHIFTS)
+        checks.one_of("on_bad_image", self.on_bad_image, ON_BAD_IMAGE)
+        checks.one_of("dtype", self.dtype, (*DTYPES, "auto"))
+        checks.interval(self.checkpoint_every)
         if self.backend not in (None, "auto"):
             backends.get(str(self.backend))
-        _device(self.device)
-        if self.graph and self.torch_device.type != "cuda":
+        checks.device(self.device)
+        self._check_pairs()
+
+    def _check_pairs(self) -> None:
+        """Settings that do not go together."""
+        if self.warmup and self.schedule != "cosine":
+            raise InputError(
+                f"warmup: got {self.warmup} with schedule {self.schedule}, allowed is with cosine"
+            )
+        if self.micro_batch is not None and self.accumulate != 1:
+            raise InputError(
+                f"micro_batch: got {self.micro_batch} and accumulate {self.accumulate}, allowed is "
+                "one of them"
+            )
+        if self.init_from and self.fine_tune_from:
+            raise InputError(
+                f"init_from: got {self.init_from} and fine_tune_from {self.fine_tune_from}, "
+                "allowed is one of them"
+            )
+        if not self.graph:
+            return
+        if self.torch_device.type != "cuda":
             raise InputError("graph: got True on the CPU, allowed is with a CUDA device")
-        if self.graph and self.dtype == "fp16":
+        if self.dtype == "fp16":
             raise InputError(
                 "graph: got True with dtype fp16, whose gradient scaler waits for the GPU; allowed "
                 "are fp32 and bf16"
             )
-
-
-def _text(name: str, value: object) -> None:
-    if not isinstance(value, str):
-        raise InputError(f"{name}: got {value!r}, allowed is a string")
-
-
-def _integer(name: str, value: object, low: int, optional: bool = False) -> None:
-    if value is None and optional:
-        return
-    if not isinstance(value, int) or isinstance(value, bool) or value < low:
-        raise InputError(f"{name}: got {value!r}, allowed are whole numbers from {low} up")
-
-
-def _real(
-    name: str, value: object, low: float, high: float, allowed: str, open_low: bool = False
-) -> None:
-    number = isinstance(value, int | float) and not isinstance(value, bool)
-    if not number or not low <= float(value) < high or (open_low and value == low):  # type: ignore[arg-type]
-        raise InputError(f"{name}: got {value!r}, allowed is {allowed}")
-
-
-def _one_of(name: str, value: object, allowed: Any) -> None:
-    if not isinstance(value, str) or value not in allowed:
-        raise InputError(f"{name}: got {value!r}, allowed are {', '.join(allowed)}")
-
-
-def _scale(scale: str, size: int) -> None:
-    if not scale:
-        return
-    parts = scale.split(":")
-    whole = len(parts) <= 2 and all(p.isdecimal() for p in parts)
-    if not whole or not size <= int(parts[0]) <= int(parts[-1]):
-        raise InputError(
-            f"scale: got {scale!r}, allowed are S or SMIN:SMAX with {size} (size) <= SMIN <= SMAX"
-        )
-
-
-def _device(name: str) -> None:
-    if name in ("auto", "cpu"):
-        return
-    count = torch.cuda.device_count()
-    seen = ["cuda", *(f"cuda:{i}" for i in range(count))] if count else []
-    if name not in seen:
-        raise InputError(
-            f"device: got {name!r}, allowed here are {', '.join(['auto', 'cpu', *seen])}"
-        )
+        if self.accumulate > 1 or self.micro_batch is not None:
+            raise InputError("graph: got True with a batch in pieces, allowed is a whole batch")

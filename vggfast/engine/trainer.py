@@ -1,40 +1,36 @@
-"""The training loop: SGD with momentum, and a learning rate divided by 10 on a plateau."""
+"""The training loop: epochs of steps, an evaluation after each, checkpoints between and within."""
 
 from __future__ import annotations
 
 import math
 import time
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Iterator
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from vggfast.data import Batches, DataSet
-from vggfast.engine import checkpoint
-from vggfast.engine.evaluate import autocast, evaluate
+from vggfast.engine import output, state
+from vggfast.engine.ema import Ema
+from vggfast.engine.evaluate import evaluate
 from vggfast.engine.history import History, Row, TensorBoard
+from vggfast.engine.output import Output
 from vggfast.engine.progress import Progress
-from vggfast.engine.settings import DTYPES, Settings
-from vggfast.graph import CapturedStep, capture_step
+from vggfast.engine.schedule import Cosine, Plateau, Schedule
+from vggfast.engine.settings import Settings
+from vggfast.engine.state import Best, Position
+from vggfast.engine.step import Step
+from vggfast.engine.stop import Stop, StoppedError
+from vggfast.engine.world import World
 from vggfast.models.vgg import VGG
 
-DROPS = 3  # the paper divides the learning rate by 10 three times
-GPU_CHECK_STEPS = 16  # reading a loss waits for the GPU
+CHECK_STEPS = 16  # on a GPU, where reading a loss waits for it
+CHECK_BATCHES = 16  # of an evaluation, when several processes must agree to stop
 
 
 class TrainingError(RuntimeError):
     """Training cannot go on, for a reason that shows only while it runs."""
-
-
-@dataclass
-class Best:
-    """The best validation accuracy so far, and its epoch (0: none yet)."""
-
-    accuracy: float = -1.0
-    epoch: int = 0
 
 
 class Trainer:
@@ -44,8 +40,14 @@ class Trainer:
         settings: checked settings.
         data: the data set.
         model: the network, on the CPU.
-        folder: where checkpoints and history go, or None to write nothing.
+        out: writes checkpoints and history, in the first process.
         progress: what to show.
+        world: the processes that take part.
+        stop: whether the run is asked to stop.
+
+    Attributes:
+        at: how far the present epoch has come.
+        kept: the epochs, and the steps of the next one, that the last checkpoint holds.
     """
 
     def __init__(
@@ -53,178 +55,212 @@ class Trainer:
         settings: Settings,
         data: DataSet,
         model: VGG,
-        folder: Path | None,
+        out: Output,
         progress: Progress,
+        world: World = World(),  # noqa: B008 - it is frozen
+        stop: Stop | None = None,
     ) -> None:
-        self.settings, self.data, self.folder, self.progress = settings, data, folder, progress
-        self.device, self.dtype = settings.torch_device, DTYPES[settings.dtype]
+        self.settings, self.data, self.out, self.progress = settings, data, out, progress
+        self.world, self.stop = world, stop or Stop()
+        self.device = world.place(settings.torch_device)
+        self.dtype = settings.compute_dtype(self.device)
         self.model = model.to(self.device)
-        self.optimizer = torch.optim.SGD(
-            self.model.parameters(),
-            settings.lr,
-            momentum=settings.momentum,
-            weight_decay=settings.weight_decay,
-            fused=True,
-        )
-        self.scheduler = torch.optim.lr_scheduler.ReduceLROnPlateau(
-            self.optimizer,
-            mode="max",
-            factor=0.1,
-            patience=settings.patience,
-            threshold=0.0,
-            eps=0.0,
-            min_lr=settings.lr * 0.1**DROPS,
-        )
-        self.scaler = torch.amp.GradScaler(self.device.type, enabled=settings.dtype == "fp16")
-        self.captured: CapturedStep | None = None
-        self.history, self.best = History(), Best()
-        common: Any = {"workers": settings.workers, "pin_memory": self.device.type == "cuda"}
+        self.step = Step(self.model, settings, world, self.device)
+        self.ema = Ema(self.model, settings.ema) if settings.ema else None
+        self.history, self.best, self.at = History(), Best(), Position()
+        self.kept, self._kept_at = (0, 0), time.monotonic()
+        self._reported: set[str] = set()
+        common: Any = {
+            "workers": settings.workers, "pin_memory": self.device.type == "cuda",
+            "rank": world.rank, "world": world.size, "device": self.device,
+        }  # fmt: skip
         self.train_batches = Batches(
             data.train, settings.batch, shuffle=True, seed=settings.seed, **common
         )
         self.val_batches = Batches(data.val, settings.batch, shuffle=False, **common)
+        self.steps = len(self.train_batches)
+        self.schedule = _schedule(settings, self.step.optimizer, self.steps)
 
     @property
     def done(self) -> int:
         """Epochs completed."""
         return len(self.history)
 
+    @property
+    def judged(self) -> VGG:
+        """The network that is evaluated and kept: the averaged one where there is one."""
+        return self.model if self.ema is None else self.ema.model  # type: ignore[return-value]
+
     def run(self) -> None:
         """Train to ``settings.epochs``.
 
         Raises:
             TrainingError: the loss is not finite; the last checkpoint stays.
+            StoppedError: it was asked to stop, and has saved a checkpoint.
             InputError: an image cannot be read, or a checkpoint not written.
             KeyboardInterrupt: passed on, with a message that says what is kept.
         """
-        board = None
-        if self.settings.tensorboard and self.folder is not None:
-            board = TensorBoard(self.folder / "tensorboard", self.done + 1)
+        board, folder = None, self.out.path("tensorboard")
+        if self.settings.tensorboard and folder is not None:
+            board = TensorBoard(folder, self.done + 1)
         try:
+            if self.done:
+                self.out.write_history(self.history)  # a killed run may not have come to it
             while self.done < self.settings.epochs:
                 row, best = self._epoch(self.done + 1)
-                self._save(best)
                 if board is not None:
                     board.add(row)
                 self.progress.end(row, self.settings.epochs, best)
+            self.out.write_weights(output.LAST_WEIGHTS, self.judged, self.data, self.done)
         except KeyboardInterrupt:
-            raise KeyboardInterrupt(self._kept()) from None
+            raise KeyboardInterrupt(self._what_is_kept()) from None
         finally:
             self.progress.close()
             if board is not None:
                 board.close()
 
-    def state(self) -> dict[str, Any]:
-        """Everything a checkpoint holds; the model under torchvision's parameter names."""
-        return {
-            "format": checkpoint.FORMAT,
-            "epoch": self.done,
-            "model": self.model.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-            "scheduler": self.scheduler.state_dict(),
-            "scaler": self.scaler.state_dict(),
-            "rng": checkpoint.rng_state(),
-            "settings": self.settings.saved(),
-            "data": {
-                "classes": list(self.data.classes),
-                "mean": list(self.data.mean),
-                "std": list(self.data.std),
-                "images": len(self.data.train),
-            },
-            "best": [self.best.accuracy, self.best.epoch],
-            "history": self.history.state(),
-        }
-
-    def restore(self, state: dict[str, Any]) -> None:
-        """Continue from a checkpoint of the same network and data."""
-        self.model.load_state_dict(state["model"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.scheduler.load_state_dict(state["scheduler"])
-        self.scaler.load_state_dict(state["scaler"])
-        self.history, self.best = History.from_state(state["history"]), Best(*state["best"])
-        checkpoint.set_rng_state(state["rng"])
-
     def _epoch(self, number: int) -> tuple[Row, bool]:
-        self.progress.start(number, self.settings.epochs, self.train_batches.images)
-        lr = float(self.optimizer.param_groups[0]["lr"])
-        start = time.perf_counter()
-        loss, accuracy = self._train(number, lr)
-        seconds = time.perf_counter() - start
-        val = evaluate(self.model, self.val_batches.epoch(), device=self.device, dtype=self.dtype)
+        images = self.train_batches.images
+        self.progress.start(
+            number, self.settings.epochs, images, min(images, self.at.step * self.settings.batch)
+        )
+        self._train(number)
+        val = evaluate(
+            self.judged, self._until_stopped(self.val_batches.epoch()), device=self.device,
+            dtype=self.dtype, total=self.world.sum,
+        )  # fmt: skip
+        self._report_bad_images()
         if not math.isfinite(val.loss):
-            raise TrainingError(self._diverged(val.loss, f"the end of epoch {number}", lr))
-        self.scheduler.step(val.accuracy)
+            raise TrainingError(self._diverged(val.loss, f"the end of epoch {number}"))
+        at, lr = self.at, self._lr
+        row = Row(
+            number, lr, at.loss / images, at.correct / images, val.loss, val.accuracy, val.top5,
+            at.seconds, images / at.seconds, at.waited,
+        )  # fmt: skip
+        self.schedule.after_epoch(val.accuracy)
         best = val.accuracy > self.best.accuracy
         if best:
             self.best = Best(val.accuracy, number)
-        speed = self.train_batches.images / seconds
-        row = Row(number, lr, loss, accuracy, val.loss, val.accuracy, val.top5, seconds, speed)
         self.history.append(row)
+        self.at = Position()
+        if best:
+            # Before the checkpoint: a run killed between the two writes these again.
+            self.out.write_weights(output.BEST_WEIGHTS, self.judged, self.data, number)
+        self._save()
+        self.out.write_history(self.history)
         return row, best
 
-    def _train(self, number: int, lr: float) -> tuple[float, float]:
-        """Train one epoch; the mean loss and the accuracy over its images."""
+    def _train(self, number: int) -> None:
+        """Train the rest of epoch ``number``."""
         self.model.train()
-        every = GPU_CHECK_STEPS if self.device.type == "cuda" else 1
+        every = CHECK_STEPS if self.device.type == "cuda" else 1
+        batches, waited = self.train_batches, self.at.waited
         pending: list[tuple[Tensor, int]] = []
-        total, correct = 0.0, torch.zeros((), dtype=torch.int64, device=self.device)
-        steps = len(self.train_batches)
-        for step, (x, y) in enumerate(self.train_batches.epoch(number), 1):
-            loss, hits = self._step(x, y)
-            correct += hits
-            pending.append((loss, len(y)))
-            if len(pending) < every and step < steps:
+        start = time.perf_counter()
+        for x, y in batches.epoch(number, start=self.at.step):
+            step = self.at.step + len(pending) + 1
+            images = batches.step_images(step - 1)
+            self.schedule.before_step((number - 1) * self.steps + step - 1)
+            pending.append((self.step(x, y, images), images))
+            if self.ema is not None:
+                self.ema.update()
+            due = self._due_by_steps(number, step)
+            if len(pending) < every and step < self.steps and not due:
                 continue
-            for back, value in enumerate(torch.stack([t for t, _ in pending]).tolist()):
-                if not math.isfinite(value):
-                    at = step - len(pending) + 1 + back
-                    raise TrainingError(self._diverged(value, f"epoch {number}, step {at}", lr))
-                images = pending[back][1]
-                total += value * images
-                self.progress.step(images, value)
+            late, stopped = self._book(number, pending)
             pending.clear()
-        return total / self.train_batches.images, int(correct) / self.train_batches.images
+            now = time.perf_counter()
+            self.at.seconds += now - start
+            self.at.waited = waited + batches.waited
+            if stopped:
+                self._leave()
+            if due or late:
+                self._save()
+            start = time.perf_counter()
 
-    def _step(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-        x, y = x.to(self.device, non_blocking=True), y.to(self.device, non_blocking=True)
-        if self.settings.graph and len(y) == self.settings.batch:
-            return self._replay(x, y)
-        with autocast(self.device, self.dtype):
-            logits = self.model(x)
-        loss = _loss(logits, y)
-        self.optimizer.zero_grad(set_to_none=True)
-        self.scaler.scale(loss).backward()
-        self.scaler.step(self.optimizer)
-        self.scaler.update()
-        return loss.detach(), (logits.detach().argmax(1) == y).sum()
+    def _book(self, number: int, pending: list[tuple[Tensor, int]]) -> tuple[bool, bool]:
+        """Take in what the last steps gave, over all processes.
 
-    def _replay(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-        """:meth:`_step` as one CUDA graph; the first whole batch is what it is captured with."""
-        if self.captured is None:
-            with autocast(self.device, self.dtype):
-                self.captured = capture_step(self.model, _loss, self.optimizer, x, y)
-        loss = self.captured(x, y)
-        return loss, (self.captured.output.argmax(1) == y).sum()
+        Returns:
+            Whether a checkpoint is late, and whether the run is asked to stop, in any process.
+        """
+        seen = torch.stack([s for s, _ in pending]).flatten().tolist()
+        asked = [float(self._late() and self.world.first), float(self.stop.asked)]
+        *seen, late, stopped = self.world.sum([*seen, *asked])
+        for loss, correct, (_, images) in zip(seen[::2], seen[1::2], pending, strict=True):
+            self.at.step += 1
+            if not math.isfinite(loss):
+                raise TrainingError(self._diverged(loss / images, self._where(number)))
+            self.at.loss += loss
+            self.at.correct += correct
+            self.progress.step(images, loss / images)
+        return late > 0, stopped > 0
 
-    def _save(self, best: bool) -> None:
-        if self.folder is None:
-            return
-        last = self.folder / "last.pt"
-        checkpoint.save(last, self.state())
-        if best:
-            checkpoint.copy(last, self.folder / "best.pt")
-        self.history.write_csv(self.folder / "history.csv")
+    def _until_stopped(
+        self, batches: Iterator[tuple[Tensor, Tensor]]
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        """The batches of an evaluation, which a machine that is taken back does not wait for."""
+        every = 1 if self.world.size == 1 else CHECK_BATCHES
+        for number, batch in enumerate(batches):
+            if number % every == 0 and self.world.sum([float(self.stop.asked)])[0] > 0:
+                self._leave()
+            yield batch
 
-    def _diverged(self, loss: float, where: str, lr: float) -> str:
-        return f"loss is {loss} at {where} with lr {lr:g}; try a lower lr ({self._kept()})"
+    def _report_bad_images(self) -> None:
+        """Say which images could not be read since last time, in this process."""
+        for batches in (self.train_batches, self.val_batches):
+            for name, reason in batches.bad.items():
+                if name not in self._reported:
+                    self._reported.add(name)
+                    self.progress.note(f"left out {name}: {reason}")
 
-    def _kept(self) -> str:
-        if self.folder is None:
+    def _leave(self) -> None:
+        self._save()
+        raise StoppedError(self._what_is_kept())
+
+    def _due_by_steps(self, number: int, step: int) -> bool:
+        steps, _ = self.settings.checkpoint_interval
+        return steps > 0 and ((number - 1) * self.steps + step) % steps == 0
+
+    def _late(self) -> bool:
+        _, seconds = self.settings.checkpoint_interval
+        return seconds > 0 and time.monotonic() - self._kept_at >= seconds
+
+    def _save(self) -> None:
+        # The loss before a step may be finite and the weights after it not.
+        for name, p in self.model.named_parameters():
+            if not bool(p.isfinite().all()):
+                number = self.done + (self.at.step > 0)
+                raise TrainingError(self._diverged(math.nan, f"{self._where(number)}, in {name}"))
+        self.out.save(state.of(self))
+        self.kept, self._kept_at = (self.done, self.at.step), time.monotonic()
+
+    @property
+    def _lr(self) -> float:
+        return float(self.step.optimizer.param_groups[0]["lr"])
+
+    def _where(self, number: int) -> str:
+        step = self.at.step or self.steps
+        return f"iteration {(number - 1) * self.steps + step} (epoch {number}, step {step})"
+
+    def _diverged(self, loss: float, where: str) -> str:
+        what = self._what_is_kept()
+        return f"loss is {loss} at {where} with lr {self._lr:g}; try a lower lr ({what})"
+
+    def _what_is_kept(self) -> str:
+        last = self.out.path(output.LAST)
+        if last is None:
             return "nothing is kept, as no out was given"
-        if not self.done:
+        epoch, step = self.kept
+        if not epoch and not step:
             return "no epoch was completed, so there is no checkpoint"
-        return f"{self.folder / 'last.pt'} holds epoch {self.done}; continue it with --resume"
+        held = f"epoch {epoch}" if epoch else ""
+        if step:
+            held += f"{' and ' if epoch else ''}{step} of {self.steps} steps of epoch {epoch + 1}"
+        return f"{last} holds {held}; continue it with --resume"
 
 
-def _loss(logits: Tensor, y: Tensor) -> Tensor:
-    return F.cross_entropy(logits.float(), y)
+def _schedule(settings: Settings, optimizer: torch.optim.Optimizer, steps: int) -> Schedule:
+    if settings.schedule == "cosine":
+        return Cosine(optimizer, settings.lr, steps * settings.epochs, settings.warmup)
+    return Plateau(optimizer, settings.lr, settings.patience)

@@ -1,0 +1,1 @@
+"""Tests of vggfast.evaluation and of the command vggfast.evaluate."""

@@ -1,0 +1,98 @@
+"""The folder of a run: what is written when, so that a crash at any moment leaves it usable."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from vggfast.data import DataSet
+from vggfast.engine import checkpoint
+from vggfast.engine.history import History
+from vggfast.engine.settings import Settings
+from vggfast.engine.weights import save_weights
+from vggfast.errors import InputError
+from vggfast.models.vgg import VGG
+
+LAST, PREVIOUS = "last.pt", "previous.pt"
+BEST_WEIGHTS, LAST_WEIGHTS = "best.safetensors", "last.safetensors"
+HISTORY, SETTINGS = "history.csv", "settings.json"
+
+
+class Output:
+    """Writes a run's files; each appears whole or not at all.
+
+    | file | what | written |
+    |---|---|---|
+    | last.pt | all that ``--resume`` needs | at every checkpoint |
+    | previous.pt | the checkpoint before it | then, as a second name of that file |
+    | best.safetensors | weights of the best epoch | after such an epoch, before last.pt |
+    | last.safetensors | weights of the last epoch | once, when the run is over |
+    | history.csv | a row an epoch | after last.pt |
+    | settings.json | the settings | at the start |
+
+    Args:
+        folder: where to, or None to write nothing.
+        settings: the run's.
+    """
+
+    def __init__(self, folder: Path | None, settings: Settings) -> None:
+        self.folder, self.settings = folder, settings
+
+    def create(self, source: Path | None) -> None:
+        """Make the folder and see that it can be written to, before hours of training.
+
+        A run that is continued from another folder, ``source``, brings its best weights along.
+
+        Raises:
+            InputError: it cannot.
+        """
+        if self.folder is None:
+            return
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            for half in self.folder.glob(".*.new"):  # of a run that was killed while it wrote
+                half.unlink()
+            best = self.folder / BEST_WEIGHTS
+            if source is not None and (source / BEST_WEIGHTS).is_file() and not best.exists():
+                checkpoint.copy(source / BEST_WEIGHTS, best)
+            text = json.dumps(self.settings.saved(), indent=1) + "\n"
+            checkpoint.write_atomically(
+                self.folder / SETTINGS, lambda path: path.write_text(text, encoding="utf-8")
+            )
+        except OSError as error:
+            raise InputError(
+                f"out: cannot write to {self.folder} ({error.strerror}); allowed is a folder that "
+                "can be written to"
+            ) from None
+
+    def path(self, name: str) -> Path | None:
+        """Where a file of this name goes."""
+        return None if self.folder is None else self.folder / name
+
+    def save(self, state: dict[str, Any]) -> None:
+        """Write a checkpoint; the one before it stays as previous.pt."""
+        if self.folder is None:
+            return
+        last = self.folder / LAST
+        try:
+            if last.exists():
+                checkpoint.copy(last, self.folder / PREVIOUS)
+        except OSError as error:
+            raise InputError(f"out: cannot write {self.folder / PREVIOUS} ({error})") from None
+        checkpoint.save(last, state)
+
+    def write_weights(self, name: str, model: VGG, data: DataSet, epoch: int) -> None:
+        """Write the weights that ``model`` has after ``epoch``."""
+        if self.folder is None:
+            return
+        save_weights(
+            self.folder / name, model, classes=data.classes, mean=data.mean, std=data.std,
+            scale=self.settings.trained_scale,
+            extra={"epoch": str(epoch), "settings": json.dumps(self.settings.saved())},
+        )  # fmt: skip
+
+    def write_history(self, history: History) -> None:
+        """Write the rows of all epochs."""
+        if self.folder is not None:
+            history.write_csv(self.folder / HISTORY)

@@ -1,0 +1,70 @@
+"""What a training run has left in its folder, and in which settings runs differ."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from vggfast.engine.history import History, Row
+from vggfast.engine.output import HISTORY, SETTINGS
+from vggfast.errors import InputError
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run: its name on the page, its settings and its epochs, at least one."""
+
+    name: str
+    settings: dict[str, Any]
+    history: History
+
+    @property
+    def best(self) -> Row:
+        """The epoch with the best validation accuracy, the first of equals."""
+        return max(self.history, key=lambda row: (row.val_accuracy, -row.epoch))
+
+    @property
+    def seconds(self) -> float:
+        """Of the training parts of all epochs."""
+        return sum(row.seconds for row in self.history)
+
+
+def read(folders: Sequence[Path]) -> list[Run]:
+    """The runs in these folders, named by them.
+
+    Raises:
+        InputError: a folder holds no run, or one of which no epoch was completed.
+    """
+    short = [folder.resolve().name for folder in folders]
+    names = short if len(set(short)) == len(short) else [str(folder) for folder in folders]
+    return [_read(folder, name) for folder, name in zip(folders, names, strict=True)]
+
+
+def differing(runs: Sequence[Run]) -> dict[str, list[Any]]:
+    """The settings in which runs differ, with each run's value (None: it has no such setting)."""
+    names = dict.fromkeys(name for run in runs for name in run.settings)
+    values = {name: [run.settings.get(name) for run in runs] for name in names}
+    return {name: v for name, v in values.items() if any(one != v[0] for one in v)}
+
+
+def _read(folder: Path, name: str) -> Run:
+    allowed = "allowed is the folder of a run of vggfast.train"
+    try:
+        settings = json.loads((folder / SETTINGS).read_text(encoding="utf-8"))
+        with (folder / HISTORY).open(newline="", encoding="utf-8") as file:
+            rows = [{k: float(v) for k, v in row.items()} for row in csv.DictReader(file)]
+        history = History.from_state([{**row, "epoch": int(row["epoch"])} for row in rows])
+    except FileNotFoundError as error:
+        missing = Path(str(error.filename)).name
+        raise InputError(
+            f"run: {folder} has no {missing}; {allowed}, of an epoch or more"
+        ) from None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise InputError(f"run: cannot read {folder} ({error}); {allowed}") from None
+    if not history or not isinstance(settings, dict):
+        raise InputError(f"run: {folder} has no epochs; {allowed}, of an epoch or more")
+    return Run(name, settings, history)
