@@ -1,11 +1,9 @@
-"""Training end to end on tiny sets: it learns, resumes exactly, and stops cleanly."""
+"""Training end to end on tiny sets and narrow nets: it resumes exactly, and stops cleanly."""
 
 from __future__ import annotations
 
 import csv
 import math
-import shutil
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +20,7 @@ from vggfast.engine.weights import load_weights
 from vggfast.train import Result, TrainingError, evaluate, fit
 from vggfast.train.cli import main
 
-from .helpers import write_idx
+from .helpers import narrow_nets, write_idx
 
 EPOCHS = 2
 
@@ -42,8 +40,15 @@ class Runs:
         return self.straight.out
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _narrow() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        narrow_nets(patch)
+        yield
+
+
 @pytest.fixture(scope="module")
-def runs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Runs]:
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Runs:
     root = tmp_path_factory.mktemp("runs")
     data = f"fashion-mnist:{write_idx(root / 'idx')}"
     one, two = root / "one", root / "two"
@@ -53,8 +58,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Runs]:
     torch.manual_seed(99)  # a new process would have other states too
     resumed = fit(resume=True, out=two, epochs=EPOCHS, progress=False)
     states = (checkpoint.load(one / "last.pt"), checkpoint.load(two / "last.pt"))
-    yield Runs(data, straight, resumed, states)
-    shutil.rmtree(root)  # a checkpoint has 225 MB
+    return Runs(data, straight, resumed, states)
 
 
 def same(a: object, b: object) -> bool:
@@ -148,9 +152,9 @@ def test_a_truncated_checkpoint_is_refused(
     runs: Runs, refused: Callable[..., str], tmp_path: Path
 ) -> None:
     path = tmp_path / "last.pt"
-    path.write_bytes((runs.folder / "last.pt").read_bytes()[:5_000_000])
+    path.write_bytes((runs.folder / "last.pt").read_bytes()[:500_000])
     assert str(path) in refused("--resume", str(path))
-    assert path.stat().st_size == 5_000_000
+    assert path.stat().st_size == 500_000
 
 
 def break_step(monkeypatch: pytest.MonkeyPatch, at: int, loss: float | None) -> None:
@@ -247,26 +251,3 @@ def test_evaluate_agrees_with_the_definition(runs: Runs) -> None:
     assert seen.accuracy == pytest.approx((ranks == 0).float().mean().item())
     assert seen.top5 == pytest.approx((ranks < 5).float().mean().item())
     assert math.isnan(evaluate(model, []).loss)
-
-
-def test_the_command_trains_on_digits_and_the_loss_falls(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    argv = ["--data", "digits", "--net", "A", "--epochs", "2"]
-    assert main(argv) == 0
-    printed = capsys.readouterr().out
-    assert printed.count("images/s") == 2
-    assert "kept in runs/digits-A" in printed
-    first, second = checkpoint.load(tmp_path / "runs" / "digits-A" / "last.pt")["history"]
-    assert second["train_loss"] < 0.85 * first["train_loss"]
-    assert second["val_accuracy"] > 0.5  # chance is a tenth
-    shutil.rmtree(tmp_path / "runs")
-
-
-@pytest.mark.long
-def test_digits_are_learnt_in_five_minutes() -> None:
-    start = time.monotonic()
-    result = fit(data="digits", net="A", progress=False)
-    assert result.best_accuracy >= 0.97
-    assert time.monotonic() - start < 300
