@@ -111,6 +111,6 @@ def test_a_backend_with_the_kernel_is_asked_for_it(monkeypatch):
     monkeypatch.setattr(colour, "select", lambda call: Own())
     monkeypatch.setattr(colour, "crop_images", crop_images)
     flips = torch.tensor([True, False])
-    images = torch.zeros(2, 4, 5, 3, dtype=torch.uint8)
+    images = torch.zeros(2, 4, 5, 3, dtype=torch.uint8, device="meta")  # any but the CPU
     assert normalise(images, flips, None, COLOURS) == "its result"
     assert asked == [([[0, 0], [0, 0]], (4, 5), COLOURS.mean, COLOURS.std, flips, None)]

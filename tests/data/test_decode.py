@@ -64,6 +64,13 @@ def test_palettes(cat):
     assert np.array_equal(decoded(encoded(palette, "GIF")), np.asarray(palette.convert("RGB")))
 
 
+@pytest.mark.parametrize("kind", ["MPO", "GIF", "WEBP"])
+def test_of_several_frames_the_first_counts(cat, kind):
+    frames = [cat.resize((60, 40)), Image.new("RGB", (60, 40), (9, 200, 30))]
+    raw = encoded(frames[0], kind, save_all=True, append_images=frames[1:], quality=95)
+    assert np.abs(decoded(raw) - np.asarray(frames[0]).astype(int)).mean() < 8
+
+
 @pytest.mark.parametrize("mode", ["RGBA", "LA", "P"])
 def test_transparency_is_over_white(cat, mode):
     alpha = np.arange(300 * 451).reshape(300, 451) % 256

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
@@ -41,6 +41,7 @@ def steps(batches: Batches, epoch: int = 1, start: int = 0) -> list[list[tuple[f
     return [list(zip(x.tolist(), y.tolist(), strict=True)) for x, y in batches.epoch(epoch, start)]
 
 
+@settings(deadline=None)
 @given(st.integers(0, 40), st.integers(1, 12), st.integers(1, 5), st.booleans(), st.integers(0, 3))
 def test_processes_together_see_what_one_sees(length, batch, world, shuffle, start):
     def of(rank: int, world: int) -> Batches:
@@ -119,17 +120,35 @@ def test_bad_images_are_counted_across_processes(workers):
     assert batches.bad == {"a": "why"}
 
 
-def test_waiting_is_what_the_caller_waits_and_nothing_else():
-    batches = Batches(Numbers(4, slow=0.05), 1, shuffle=False)
-    for _ in batches.epoch():
-        time.sleep(0.02)
-    assert 0.2 <= batches.waited < 0.27
-    batches = Batches(Numbers(12, slow=0.01), 1, shuffle=False, workers=1)
+def test_waiting_is_what_the_caller_waits_and_nothing_else(monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr("vggfast.data.loader.time.perf_counter", lambda: now[0])
+
+    class Slow(Numbers):
+        def read(self, keys: Sequence[Key]) -> RawBatch:
+            now[0] += 3
+            return super().read(keys)
+
+        def finish(self, raw: RawBatch, device: torch.device) -> Tensor:
+            now[0] += 0.25
+            return super().finish(raw, device)
+
+    batches = Batches(Slow(4), 1, shuffle=False)
+    waited = []
+    for _ in range(2):
+        for _ in batches.epoch():
+            waited.append(batches.waited)
+            now[0] += 100  # the caller's own work
+    assert waited == [3.25, 6.5, 9.75, 13.0] * 2  # anew in each epoch
+
+
+def test_a_worker_reads_while_the_caller_works():
+    batches = Batches(Numbers(8, slow=0.04), 1, shuffle=False, workers=1)
     waited = []
     for _ in batches.epoch():
         waited.append(batches.waited)
-        time.sleep(0.05)  # five times what the worker needs
-    assert waited[-1] - waited[1] < 0.05  # all but the worker's start is hidden
+        time.sleep(0.1)
+    assert waited[-1] - waited[0] < 0.14  # one after the other it would be 7 x 0.04
 
 
 @pytest.mark.parametrize(

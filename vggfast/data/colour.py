@@ -110,9 +110,9 @@ def normalise(
 ) -> Tensor:
     """(bytes - mean + shift) / std, mirrored where asked, on the device of ``images``.
 
-    One kernel where the backend in charge has one (``ops.crop_images``). Else torch's operations on
-    the whole batch, or on a CPU NumPy's, image by image: torch's threads would take the cores from
-    the workers that decode the next batch.
+    On a GPU one kernel where the backend in charge has one (``ops.crop_images``), else torch's
+    operations on the whole batch. On a CPU NumPy's, image by image: torch's threads would take the
+    cores from the workers that decode the next batch.
 
     Args:
         images: (N, H, W, 3), uint8.
@@ -123,16 +123,16 @@ def normalise(
     Returns:
         (N, 3, H, W), float32, channels_last.
     """
-    backend = select(Call("crop_images", images.device.type, torch.float32))
-    if "crop_images" in backend.own_ops:
-        n, h, w, _ = images.shape
-        corners = torch.zeros((n, 2), dtype=torch.int64)
-        return crop_images(
-            images, corners, (h, w), colours.mean, colours.std, flips=flips, shifts=shifts
-        )
     if images.device.type == "cpu":
         return by_image(images, flips, shifts, colours)
-    return by_batch(images, flips, shifts, colours)
+    backend = select(Call("crop_images", images.device.type, torch.float32))
+    if "crop_images" not in backend.own_ops:
+        return by_batch(images, flips, shifts, colours)
+    n, h, w, _ = images.shape
+    corners = torch.zeros((n, 2), dtype=torch.int64)
+    return crop_images(
+        images, corners, (h, w), colours.mean, colours.std, flips=flips, shifts=shifts
+    )
 
 
 def by_image(

@@ -133,19 +133,21 @@ class _Steps(Sampler[list[Key]]):
         return range(step * self.batch, min((step + 1) * self.batch, self.length))
 
     def __iter__(self) -> Iterator[list[Key]]:
-        keys = self._keys()
+        order, draws = self._order()
         for step in range(self.start, self.count):
             span = self.span(step)
-            low, high = (r * len(span) // self.world for r in (self.rank, self.rank + 1))
-            yield keys[span.start + low : span.start + high]
+            low, high = (
+                span.start + r * len(span) // self.world for r in (self.rank, self.rank + 1)
+            )
+            yield list(zip(order[low:high].tolist(), draws[low:high].tolist(), strict=True))
 
-    def _keys(self) -> list[Key]:
+    def _order(self) -> tuple[Tensor, Tensor]:
+        """Indices and draws in the epoch's order, over all processes."""
         if not self.shuffle:
-            return [(i, 0) for i in range(self.length)]
+            return torch.arange(self.length), torch.zeros(self.length, dtype=torch.int64)
         generator = torch.Generator().manual_seed((self.seed << 20) + self.epoch)
-        order = torch.randperm(self.length, generator=generator).tolist()
-        draws = torch.randint(2**62, (self.length,), generator=generator).tolist()
-        return list(zip(order, draws, strict=True))
+        order = torch.randperm(self.length, generator=generator)
+        return order, torch.randint(2**62, (self.length,), generator=generator)
 
 
 class _Reader:

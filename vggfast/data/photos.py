@@ -120,7 +120,7 @@ def from_photographs(
     colours = _colours(plain, rgb_shift, workers)
     return DataSet(
         replace(plain, crop=TrainCrop(size, scale, flip), colours=colours, replace=True),
-        PhotoSamples(photographs.val, centre, colours, skip),
+        PhotoSamples(photographs.val, centre, replace(colours, basis=None), skip),
         photographs.classes,
         colours.mean,
         colours.std,
