@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
+from importlib import import_module
 from typing import Any
 
 import torch
@@ -125,6 +126,10 @@ def join() -> Iterator[World]:
     if not all(name in os.environ for name in _LAUNCHED) or os.environ["WORLD_SIZE"] == "1":
         yield World()
         return
+    # Its functions have the default group as a default argument. Imported later, as torch does on
+    # its own, they would keep that group for good: its threads would outlive
+    # destroy_process_group and now and then abort the process while it ends.
+    import_module("torch.distributed.nn")
     dist.init_process_group("gloo")
     yield _joined()
     # Not after an error: the others may wait for this process, and its end is what frees them.
