@@ -17,6 +17,7 @@ import vggfast
 from vggfast.engine import checkpoint
 from vggfast.engine.step import Step
 from vggfast.engine.weights import load_weights
+from vggfast.errors import InputError
 from vggfast.train import Result, TrainingError, evaluate, fit
 from vggfast.train.cli import main
 
@@ -223,12 +224,43 @@ def test_autocast_trains(idx_folder: Path, dtype: str) -> None:
 
 
 def test_photographs_train_with_workers(photos: Path) -> None:
-    result = fit(data=photos, size=32, scale="36:48", batch=4, epochs=1, workers=1, threads=1,
-                 progress=False)  # fmt: skip
+    result = fit(data=photos, recipe="paper", size=32, scale="36:48", batch=4, epochs=1, workers=1,
+                 threads=1, progress=False)  # fmt: skip
     assert result.classes == ("china", "flower")
     assert result.out is None
     assert result.history[0].val_top5 == 1
     assert result.model(torch.zeros(1, 3, 32, 32)).shape == (1, 2)
+
+
+def test_photographs_that_cannot_be_read_are_left_out_and_named(
+    photos: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bad = [photos / "train" / "china" / "0.JPG", photos / "val" / "flower" / "0.JPG"]
+    for path in bad:
+        path.write_bytes(path.read_bytes()[:600])
+    result = fit(data=photos, size=32, batch=4, epochs=1, on_bad_image="skip")
+    assert math.isfinite(result.history[0].val_loss)
+    printed = capsys.readouterr().out
+    for path in bad:
+        name = path.relative_to(photos)
+        assert printed.count(f"left out {name}: cannot read image {path} (") == 1, printed
+    with pytest.raises(InputError, match=r"china/0\.JPG|flower/0\.JPG"):
+        fit(data=photos, size=32, batch=4, epochs=1, progress=False)
+
+
+def test_the_modern_recipe_runs_and_resumes(idx_folder: Path, tmp_path: Path) -> None:
+    argv = ["--data", f"mnist:{idx_folder}", "--recipe", "modern", "--batch-norm", "--epochs", "3",
+            "--batch", "8", "--micro-batch", "4", "--quiet"]  # fmt: skip
+    one, two = tmp_path / "one", tmp_path / "two"
+    assert main([*argv, "--out", str(one), "--tensorboard"]) == 0
+    assert main([*argv, "--out", str(two), "--checkpoint-every", "5"]) == 0
+    state = checkpoint.load(two / "previous.pt")
+    assert (state["epoch"], state["position"]["step"]) == (2, 0)
+    assert main(["--resume", str(two / "previous.pt"), "--quiet"]) == 0
+    states = [checkpoint.load(out / "last.pt") for out in (one, two)]
+    assert all(same(states[0][part], states[1][part]) for part in ("model", "ema", "optimizer"))
+    assert states[0]["settings"]["label_smoothing"] == 0.1
+    assert list((one / "tensorboard").iterdir())
 
 
 def test_threads_are_restored(idx_folder: Path) -> None:
