@@ -15,5 +15,6 @@ stats     medians and spread
 child     a contender in a process of its own;  rss, isa: what it says of itself
 memory, compare   what needs such processes;  extras: when
 ceilings, layers, networks   what is timed
+photographs, pipelines   bench/data.py: JPEGs, and the baselines
 progress, tables, results, plot   bar or lines, console, JSON, PNG
 """
