@@ -12,7 +12,7 @@ is loaded when it first serves a call. ``print(vggfast.explain())`` tells which 
 from __future__ import annotations
 
 import importlib
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from vggfast import ops
 from vggfast.backends import (
@@ -37,8 +37,10 @@ from vggfast.models import (
     vgg19_bn,
 )  # fmt: skip
 from vggfast.nn import store_weights
-from vggfast.predict import Predictor
 from vggfast.quantization import quantize
+
+if TYPE_CHECKING:
+    from vggfast.predict import Predictor
 
 __version__ = "0.1.0"
 
@@ -51,7 +53,9 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    # The engine pulls in data readers and progress bars: only for those who train or evaluate.
+    # These pull in readers of images or progress bars: only for those who use them.
+    if name == "Predictor":
+        return importlib.import_module("vggfast.predict").Predictor
     if name in ("evaluate", "optim", "train"):
         return importlib.import_module(f"vggfast.{name}")
     raise AttributeError(f"module 'vggfast' has no attribute {name!r}")

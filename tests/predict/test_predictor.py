@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 import vggfast
 from vggfast import InputError, Predictor
-from vggfast.data.transforms import EvalTransform
+from vggfast.data.transforms import CentreCrop
 from vggfast.predict import preprocess
 
 Image = pytest.importorskip("PIL.Image")
@@ -102,7 +102,10 @@ def test_preprocessing_is_that_of_evaluation(size: tuple[int, int], model: Colou
     smooth = x.permute(2, 0, 1)[None].float()
     x = nn.functional.avg_pool2d(smooth, 5, 1, 2)[0].permute(1, 2, 0).to(torch.uint8)
     Predictor(model, mean=MEAN, std=STD, scale=(40, 56))(x)
-    wanted = EvalTransform(32, (40, 56))(Image.fromarray(x.numpy()), 0)
+    window = CentreCrop(32, (40, 56)).plan(0, (x.shape[1], x.shape[0]))
+    whole = Image.fromarray(x.numpy()).resize(window.scaled, Image.Resampling.BILINEAR)
+    corner = (window.left, window.top, window.left + 32, window.top + 32)
+    wanted = torch.from_numpy(np.array(whole.crop(corner))).permute(2, 0, 1)
     mean, std = (torch.tensor(v)[:, None, None] for v in (MEAN, STD))
     (seen,) = model.seen
     assert seen.shape == (1, 3, 32, 32)
@@ -181,13 +184,13 @@ def test_with_a_network_of_ours():
 
 
 def test_without_pillow_a_path_says_what_to_install(
-    model: Colours, monkeypatch: pytest.MonkeyPatch
+    model: Colours, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ):
+    file = tmp_path / "a.png"
+    file.write_bytes(b"never read")
     monkeypatch.setitem(sys.modules, "PIL.Image", None)
-    with pytest.raises(
-        InputError, match=r"^images: got a path, which needs pillow .*vggfast\[train"
-    ):
-        Predictor(model)("a.png")
+    with pytest.raises(InputError, match=r"^Pillow is not installed .*vggfast\[train"):
+        Predictor(model)(file)
 
 
 X = pixels(32, 32)

@@ -1,11 +1,9 @@
-"""Training end to end on tiny sets: it learns, resumes exactly, and stops cleanly."""
+"""Training end to end on tiny sets and narrow nets: it resumes exactly, and stops cleanly."""
 
 from __future__ import annotations
 
 import csv
 import math
-import shutil
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,10 +17,11 @@ import vggfast
 from vggfast.engine import checkpoint
 from vggfast.engine.step import Step
 from vggfast.engine.weights import load_weights
+from vggfast.errors import InputError
 from vggfast.train import Result, TrainingError, evaluate, fit
 from vggfast.train.cli import main
 
-from .helpers import write_idx
+from .helpers import narrow_nets, write_idx
 
 EPOCHS = 2
 
@@ -42,8 +41,15 @@ class Runs:
         return self.straight.out
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _narrow() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        narrow_nets(patch)
+        yield
+
+
 @pytest.fixture(scope="module")
-def runs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Runs]:
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Runs:
     root = tmp_path_factory.mktemp("runs")
     data = f"fashion-mnist:{write_idx(root / 'idx')}"
     one, two = root / "one", root / "two"
@@ -53,8 +59,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Runs]:
     torch.manual_seed(99)  # a new process would have other states too
     resumed = fit(resume=True, out=two, epochs=EPOCHS, progress=False)
     states = (checkpoint.load(one / "last.pt"), checkpoint.load(two / "last.pt"))
-    yield Runs(data, straight, resumed, states)
-    shutil.rmtree(root)  # a checkpoint has 225 MB
+    return Runs(data, straight, resumed, states)
 
 
 def same(a: object, b: object) -> bool:
@@ -148,9 +153,9 @@ def test_a_truncated_checkpoint_is_refused(
     runs: Runs, refused: Callable[..., str], tmp_path: Path
 ) -> None:
     path = tmp_path / "last.pt"
-    path.write_bytes((runs.folder / "last.pt").read_bytes()[:5_000_000])
+    path.write_bytes((runs.folder / "last.pt").read_bytes()[:500_000])
     assert str(path) in refused("--resume", str(path))
-    assert path.stat().st_size == 5_000_000
+    assert path.stat().st_size == 500_000
 
 
 def break_step(monkeypatch: pytest.MonkeyPatch, at: int, loss: float | None) -> None:
@@ -219,12 +224,43 @@ def test_autocast_trains(idx_folder: Path, dtype: str) -> None:
 
 
 def test_photographs_train_with_workers(photos: Path) -> None:
-    result = fit(data=photos, size=32, scale="36:48", batch=4, epochs=1, workers=1, threads=1,
-                 progress=False)  # fmt: skip
+    result = fit(data=photos, recipe="paper", size=32, scale="36:48", batch=4, epochs=1, workers=1,
+                 threads=1, progress=False)  # fmt: skip
     assert result.classes == ("china", "flower")
     assert result.out is None
     assert result.history[0].val_top5 == 1
     assert result.model(torch.zeros(1, 3, 32, 32)).shape == (1, 2)
+
+
+def test_photographs_that_cannot_be_read_are_left_out_and_named(
+    photos: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bad = [photos / "train" / "china" / "0.JPG", photos / "val" / "flower" / "0.JPG"]
+    for path in bad:
+        path.write_bytes(path.read_bytes()[:600])
+    result = fit(data=photos, size=32, batch=4, epochs=1, on_bad_image="skip")
+    assert math.isfinite(result.history[0].val_loss)
+    printed = capsys.readouterr().out
+    for path in bad:
+        name = path.relative_to(photos)
+        assert printed.count(f"left out {name}: cannot read image {path} (") == 1, printed
+    with pytest.raises(InputError, match=r"china/0\.JPG|flower/0\.JPG"):
+        fit(data=photos, size=32, batch=4, epochs=1, progress=False)
+
+
+def test_the_modern_recipe_runs_and_resumes(idx_folder: Path, tmp_path: Path) -> None:
+    argv = ["--data", f"mnist:{idx_folder}", "--recipe", "modern", "--batch-norm", "--epochs", "3",
+            "--batch", "8", "--micro-batch", "4", "--quiet"]  # fmt: skip
+    one, two = tmp_path / "one", tmp_path / "two"
+    assert main([*argv, "--out", str(one), "--tensorboard"]) == 0
+    assert main([*argv, "--out", str(two), "--checkpoint-every", "5"]) == 0
+    state = checkpoint.load(two / "previous.pt")
+    assert (state["epoch"], state["position"]["step"]) == (2, 0)
+    assert main(["--resume", str(two / "previous.pt"), "--quiet"]) == 0
+    states = [checkpoint.load(out / "last.pt") for out in (one, two)]
+    assert all(same(states[0][part], states[1][part]) for part in ("model", "ema", "optimizer"))
+    assert states[0]["settings"]["label_smoothing"] == 0.1
+    assert list((one / "tensorboard").iterdir())
 
 
 def test_threads_are_restored(idx_folder: Path) -> None:
@@ -247,26 +283,3 @@ def test_evaluate_agrees_with_the_definition(runs: Runs) -> None:
     assert seen.accuracy == pytest.approx((ranks == 0).float().mean().item())
     assert seen.top5 == pytest.approx((ranks < 5).float().mean().item())
     assert math.isnan(evaluate(model, []).loss)
-
-
-def test_the_command_trains_on_digits_and_the_loss_falls(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    argv = ["--data", "digits", "--net", "A", "--epochs", "2"]
-    assert main(argv) == 0
-    printed = capsys.readouterr().out
-    assert printed.count("images/s") == 2
-    assert "kept in runs/digits-A" in printed
-    first, second = checkpoint.load(tmp_path / "runs" / "digits-A" / "last.pt")["history"]
-    assert second["train_loss"] < 0.85 * first["train_loss"]
-    assert second["val_accuracy"] > 0.5  # chance is a tenth
-    shutil.rmtree(tmp_path / "runs")
-
-
-@pytest.mark.long
-def test_digits_are_learnt_in_five_minutes() -> None:
-    start = time.monotonic()
-    result = fit(data="digits", net="A", progress=False)
-    assert result.best_accuracy >= 0.97
-    assert time.monotonic() - start < 300

@@ -212,7 +212,7 @@ class Trainer:
             for name, reason in batches.bad.items():
                 if name not in self._reported:
                     self._reported.add(name)
-                    self.progress.note(f"left out {name}: {reason}")
+                    self.progress.note(f"left out {name}: {reason.removeprefix('data: ')}")
 
     def _leave(self) -> None:
         self._save()

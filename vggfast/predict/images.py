@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,6 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from vggfast.data.base import BadImageError
+from vggfast.data.decode import Photograph
 from vggfast.errors import InputError
 from vggfast.ops import _check
 
@@ -65,19 +66,13 @@ def _group(name: str, image: Any) -> Tensor:
 
 def _file(name: str, path: Path) -> Tensor:
     try:
-        pil = importlib.import_module("PIL.Image")
-    except ImportError as error:
+        return _pil(Photograph(path.read_bytes(), str(path)).rgb())
+    except OSError as error:
         raise InputError(
-            f"{name}: got a path, which needs pillow ({error}): pip install 'vggfast[train]'"
+            f"{name}: got {str(path)!r}, allowed is an image file ({error.strerror or error})"
         ) from None
-    try:
-        with pil.open(path) as image:
-            return _pil(image)
-    except (OSError, SyntaxError, ValueError, pil.DecompressionBombError) as error:
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise InputError(
-            f"{name}: got {str(path)!r}, allowed is an image file ({reason})"
-        ) from None
+    except BadImageError as error:
+        raise InputError(f"{name}: got {str(path)!r}, allowed is an image file ({error})") from None
 
 
 def _pil(image: Any) -> Tensor:

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from vggfast import ops
+from vggfast.data.transforms import rescaled
 
 
 @dataclass(frozen=True)
@@ -43,8 +44,7 @@ def rescale(images: Tensor, shorter: int) -> Tensor:
     Bilinear, each pixel weighting all those that it covers, as PIL does it.
     """
     h, w = images.shape[1:3]
-    factor = shorter / min(h, w)
-    size = (max(shorter, round(h * factor)), max(shorter, round(w * factor)))
+    size = rescaled((w, h), shorter)[::-1]
     if size == (h, w):
         return images
     x = images.permute(0, 3, 1, 2).float()
