@@ -208,8 +208,11 @@ X = pixels(32, 32)
         (torch.zeros(3, 31, 32), "images: got float32 of shape (3, 31, 32), allowed are"),
         (X[0], "images: got uint8 of shape (32, 3), allowed are"),
         ([X[None].expand(2, -1, -1, -1)], "images[0]: got 2 images, allowed is one in a list"),
-        ("/no/such.png", "images: got '/no/such.png', allowed is an image file ([Errno 2]"),
-        ([X, __file__], f"images[1]: got {__file__!r}, allowed is an image file (cannot identify"),
+        ("/no/such.png", "images: got '/no/such.png', allowed is an image file (No such file"),
+        (
+            [X, __file__],
+            f"images[1]: got {__file__!r}, allowed is an image file (data: cannot read",
+        ),
     ],
 )
 def test_bad_images(given: object, reason: str, model: Colours):
