@@ -46,7 +46,7 @@ def parser() -> argparse.ArgumentParser:
     add("--data", required=True, help="fashion-mnist:DIR; mnist:DIR and digits work too")
     add("--nets", default=NETS, help=f"{NETS} (default), in order of depth")
     add("--scales", default="32,36,40", help="test scales Q: 32,36,40")
-    add("--epochs", type=int, default=12)
+    add("--epochs", default="12", help="12; or a number for each net, as 12,6")
     add("--limit", type=int, help="train on this many images only")
     add("--test-limit", type=int, help="test on this many images only")
     add("--batch", type=int, default=64, help="training images a step: 64")
@@ -62,12 +62,20 @@ def parser() -> argparse.ArgumentParser:
     return p
 
 
-def train(net: str, options: argparse.Namespace, start: Path | None) -> Path:
+def epochs_of(text: str, nets: int) -> list[int]:
+    """The epochs of each net, of which ``text`` names one number or as many as there are nets."""
+    parts = text.split(",")
+    if not all(p.strip().isdecimal() for p in parts) or len(parts) not in (1, nets):
+        raise InputError(f"epochs: got {text!r}, allowed is a whole number, or {nets} of them")
+    return [int(p) for p in parts] * (nets if len(parts) == 1 else 1)
+
+
+def train(net: str, epochs: int, options: argparse.Namespace, start: Path | None) -> Path:
     """The weights file of ``net``, trained now, continued, or found."""
     folder: Path = options.runs / net
     weights = folder / LAST_WEIGHTS
     settings = {
-        "net": net, "data": options.data, "epochs": options.epochs, "limit": options.limit,
+        "net": net, "data": options.data, "epochs": epochs, "limit": options.limit,
         "batch": options.batch, "lr": options.lr, "recipe": options.recipe,
         "batch_norm": options.batch_norm, "dtype": options.dtype, "device": options.device,
         "seed": options.seed, "out": folder, "init_from": start,
@@ -110,12 +118,13 @@ def study(options: argparse.Namespace) -> tuple[list[Row], dict[str, Any]]:
     nets = [check_net(net.strip()) for net in options.nets.split(",")]
     if len(set(nets)) != len(nets):
         raise InputError(f"nets: got {options.nets!r}, allowed is each net once")
+    epochs = epochs_of(options.epochs, len(nets))
     files: dict[str, Path] = {}
     rows: list[Row] = []
     training: dict[str, Any] = {}
-    for net in nets:
+    for net, count in zip(nets, epochs, strict=True):
         start = files["A"] if options.staged and net != "A" and "A" in files else None
-        files[net] = train(net, options, start)
+        files[net] = train(net, count, options, start)
         history = (files[net].parent / HISTORY).read_text().splitlines()
         training[net] = {
             "settings": json.loads((files[net].parent / SETTINGS).read_text()),

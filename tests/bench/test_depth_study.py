@@ -73,6 +73,7 @@ def test_nets_of_another_study_are_refused(
     assert depth_study.main([*argv, "--epochs", "1", "--nets", "A"]) == 0
     for changed, words in (
         (["--epochs", "2"], "epochs 1, not 2"),
+        (["--epochs", "1,2,3"], "epochs: got '1,2,3', allowed is a whole number, or"),
         (["--epochs", "1", "--lr", "0.1"], "lr 0.01, not 0.1"),
         (["--epochs", "1", "--batch-norm"], "batch_norm False, not True"),
     ):
