@@ -46,7 +46,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _fail(error, FAILED)
     except (torch.OutOfMemoryError, MemoryError) as error:
         reason = str(error).strip().splitlines()[:1] or ["out of memory"]
-        return _fail(f"{reason[0].split('. ')[0]}; a smaller --batch or --scales takes less", FAILED)
+        return _fail(
+            f"{reason[0].split('. ')[0]}; a smaller --batch or --scales takes less", FAILED
+        )
     except KeyboardInterrupt:
         return _fail("interrupted; scores that were complete are kept", INTERRUPTED)
     return 0
