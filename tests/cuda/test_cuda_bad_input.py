@@ -189,3 +189,17 @@ def test_what_nvrtc_refuses_is_told_in_one_line(monkeypatch):
     with pytest.raises(LaunchError) as caught:
         cuda_launch.launch("sgd<float>", cuda_launch.Grid(1, 32), b"1", torch.zeros(3))
     assert str(caught.value) == ("sgd<float> of (3,) on cpu: NVRTC: k.cu(3): error: no such thing")
+
+
+@pytest.mark.parametrize("error", [ImportError("no libnvrtc"), PermissionError(13, "no cache")])
+def test_what_cupy_lacks_names_kernel_and_shape(error, monkeypatch):
+    class Cupy:
+        @staticmethod
+        def RawModule(**_):  # noqa: N802
+            raise error
+
+    cuda_rtc._kernel.cache_clear()
+    monkeypatch.setitem(sys.modules, "cupy", Cupy)
+    monkeypatch.setattr(cuda_launch, "_launch", lambda name, *_: cuda_rtc._kernel(name))
+    with pytest.raises(LaunchError, match=r"^sgd<float> of \(3,\) on cpu: .*no (lib|cache)"):
+        cuda_launch.launch("sgd<float>", cuda_launch.Grid(1, 32), b"1", torch.zeros(3))

@@ -7,6 +7,7 @@ import torch
 
 from vggfast import optim
 from vggfast.backends import cuda_sgd
+from vggfast.errors import LaunchError
 from vggfast.optim import sgd
 
 SHAPES = [(64, 3, 3, 3), (7,), (1,), (33, 5), (0,), (129, 128)]  # parts of groups, several chunks
@@ -128,3 +129,18 @@ def test_a_nan_gradient_stays_in_its_element(device):
     p.grad[4] = float("nan")
     optim.SGD([p], 0.1, momentum=0.9).step()
     assert p.isnan().nonzero().flatten().tolist() == [4]
+
+
+def test_a_launch_that_fails_leaves_no_momentum(device, monkeypatch):
+    """Its memory holds nothing yet: the next step must not take it for momentum."""
+    p = torch.ones(5, device=device).requires_grad_()
+    p.grad = torch.ones_like(p)
+    optimizer = optim.SGD([p], 0.5, momentum=0.9)
+
+    def fail(*_):
+        raise LaunchError("sgd<float>: no")
+
+    monkeypatch.setattr(cuda_sgd, "_launch", fail)
+    with pytest.raises(LaunchError):
+        optimizer.step()
+    assert not optimizer.state[p]

@@ -15,6 +15,7 @@ from vggfast.engine.weights import load_weights, save_weights
 from vggfast.errors import InputError
 from vggfast.evaluate import evaluate
 from vggfast.evaluate.cli import main
+from vggfast.evaluation.posteriors import POSTERIORS
 
 from .helpers import CLASSES, MEAN, STD, save_net
 
@@ -55,6 +56,7 @@ def test_scales_below_the_crop_name_it(refused: Refused, net: Path, photos: Path
 def test_what_is_missing(refused: Refused, net: Path, photos: Path, tmp_path: Path) -> None:
     nothing = str(tmp_path / "none")
     assert f"weights: no file {nothing}" in refused("--weights", nothing, "--data", str(photos))
+    assert "weights: no file" in refused("--weights", "", "--data", str(photos))
     assert f"weights: no file {nothing}" in refused(
         "--ensemble", str(net), nothing, "--data", str(photos)
     )
@@ -117,6 +119,47 @@ def test_skipped_images_are_not_counted(net: Path, photos: Path, tmp_path: Path)
         torch.testing.assert_close(
             after.scores[0].posteriors, before.scores[0].posteriors[rest], rtol=1e-5, atol=1e-6
         )
+
+
+def test_scores_without_the_skipped_are_not_used_where_none_may_be(
+    refused: Refused, net: Path, photos: Path, tmp_path: Path
+) -> None:
+    next((photos / "val").rglob("*.png")).write_bytes(b"nothing")
+    common = ["--weights", str(net), "--data", str(photos), "--scales", "32"]
+    common += ["--scores", str(tmp_path / "s")]
+    assert main([*common, "--on-bad-image", "skip", "--quiet"]) == 0
+    line = refused(*common)
+    assert line.startswith("error: on_bad_image: got fail, but ")
+    assert "without 1 images" in line
+
+
+def test_options_that_fusing_does_not_use(refused: Refused, tmp_path: Path) -> None:
+    for option, value in (("protocol", "dense"), ("scales", "32"), ("data", "digits")):
+        line = refused("--fuse", str(tmp_path / "a.parquet"), f"--{option}={value}")
+        assert line.startswith(f"error: {option}: got {value!r} with --fuse")
+
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB."), "CUDA out of"),
+        (MemoryError(), "out of memory; a smaller --batch"),
+        (vggfast.LaunchError("conv of (1, 3) on cuda:0: no"), "conv of (1, 3) on cuda:0: no"),
+    ],
+    ids=["gpu", "host", "launch"],
+)
+def test_what_a_machine_cannot_do_is_one_line(
+    error: Exception, told: str, net: Path, photos: Path,
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    def fail(*args: object, **options: object) -> None:
+        raise error
+
+    monkeypatch.setitem(POSTERIORS, "dense", fail)
+    assert main(["--weights", str(net), "--data", str(photos), "--quiet"]) == 1
+    line = capsys.readouterr().err
+    assert line.startswith(f"error: {told}")
+    assert line.count("\n") == 1
 
 
 def test_scores_of_something_else(

@@ -16,7 +16,7 @@ from vggfast.evaluate import Result, evaluate, fuse
 from vggfast.evaluate.cli import main
 from vggfast.evaluation import dense_posteriors, multicrop_posteriors
 from vggfast.evaluation.fusion import fuse as average
-from vggfast.evaluation.posteriors import PROTOCOLS
+from vggfast.evaluation.posteriors import POSTERIORS, PROTOCOLS
 from vggfast.evaluation.run import _Evaluation
 
 from .helpers import CLASSES, MEAN, STD, save_net
@@ -166,6 +166,21 @@ def test_fusing_files_is_running_the_ensemble(
     near(posteriors(fused), posteriors(ensemble))
     assert fused.rows[-1].top1 == ensemble.rows[-1].top1
     assert sorted(map(repr, fused.rows[:-3])) == sorted(map(repr, ensemble.rows[:-3]))
+
+
+def test_what_is_made_of_weights_can_be_kept(
+    net: Path, photos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Packed weights are kept by version counters, which tensors of inference_mode lack."""
+    seen: list[tuple[bool, bool]] = []
+
+    def spy(model: torch.nn.Module, x: Tensor, **options: Any) -> Tensor:
+        seen.append((torch.is_grad_enabled(), any(p.is_inference() for p in model.parameters())))
+        return dense_posteriors(model, x, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setitem(POSTERIORS, "dense", spy)
+    run(net, photos)
+    assert set(seen) == {(False, False)}
 
 
 def test_batches_of_any_size_and_workers(net: Path, photos: Path) -> None:

@@ -28,7 +28,9 @@ def test_the_papers_scales(
     assert scales_of(spec, trained, crop) == wanted
 
 
-@pytest.mark.parametrize("spec", ["", "big", "256;384", "256,", "-256", "0", "25.5", "²56"])
+@pytest.mark.parametrize(
+    "spec", ["", "big", "256;384", "256,", "-256", "0", "25.5", "²56", "4097", "9" * 5000]
+)
 def test_no_scales(spec: str) -> None:
     with pytest.raises(InputError, match=r"scales: got .*allowed are auto, one, or whole numbers"):
         scales_of(spec, (256, 256), 224)

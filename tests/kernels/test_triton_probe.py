@@ -9,6 +9,7 @@ import pytest
 import torch
 from vggfast.kernels import external, tuned
 
+import vggfast
 from vggfast import backends
 from vggfast.tune import cli, probe
 
@@ -70,6 +71,16 @@ def test_the_tuner_says_so(
          "--layers", "conv1_1", "--seconds", "60", "--out", str(tmp_path / "t.json")]
     )  # fmt: skip
     assert "warning: the convolution in CUDA C++ is left out: why" in capsys.readouterr().out
+
+
+def test_the_process_has_the_vggfast_of_this_one(tmp_path, monkeypatch) -> None:
+    """From any folder, installed or not."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("PYTHONPATH", raising=False)
+    monkeypatch.setattr(
+        probe, "_CALLS", f"import vggfast; assert vggfast.__file__ == {vggfast.__file__!r}"
+    )
+    assert probe.first_calls(60.0) is None
 
 
 def test_the_calls_are_python() -> None:

@@ -169,7 +169,8 @@ def launch(name: str, grid: Grid, params: bytes, of: Tensor) -> None:
     """
     try:
         _launch(name, grid, params, of.device)
-    except (RuntimeError, cuda_rtc.CompileError) as error:
+    except (RuntimeError, ImportError, OSError, cuda_rtc.CompileError) as error:
+        # The middle two: CuPy finds no CUDA, the sources are missing, its cache cannot be written.
         raise LaunchError(f"{name} of {tuple(of.shape)} on {of.device}: {error}") from error
 
 

@@ -50,8 +50,8 @@ def evaluate(
     Args:
         weights: one network's file (``*.safetensors`` of ``vggfast.train``), or several: then
             their softmax outputs are averaged too.
-        data: "digits", "mnist:DIR", "fashion-mnist:DIR" or a folder, as for training. Its classes
-            must be the networks', in their order.
+        data: "digits", "mnist:DIR", "fashion-mnist:DIR", "imagenet:DIR", shards or a folder, as for
+            training. Its classes must be the networks', in their order.
         part: "val" (default) or "train".
         protocol: "dense" (default: the network over the whole image), "multicrop" (5 x 5 crops),
             "both" (their average), or "single" (the centre crop).

@@ -10,17 +10,26 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
+import torch
+
 from vggfast.engine.world import OtherRankError, launched_rank
-from vggfast.errors import BackendError, InputError
+from vggfast.errors import BackendError, InputError, LaunchError
 from vggfast.evaluate import EvaluationError, Result, evaluate, fuse
 from vggfast.evaluation import table
 from vggfast.evaluation.settings import check_outputs
 
 BAD_INPUT, FAILED, INTERRUPTED = 2, 1, 130  # exit codes; 130 is the shells' for SIGINT
+DATA = (
+    "digits, mnist:DIR, fashion-mnist:DIR, imagenet:DIR, shards (TRAIN.tar,VAL.tar), or a folder "
+    "with val/CLASS/*"
+)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command; return 0, or 1 (no usable scores), 2 (bad input), 130 (interrupted)."""
+    """Run the command; return 0, or 1 (no usable scores), 2 (bad input), 130 (interrupted).
+
+    1 is also for memory that does not suffice and a kernel that cannot be launched.
+    """
     try:
         options = vars(_parser().parse_args(argv))
         written, listed, fused = (options.pop(name) for name in ("json", "table", "fuse"))
@@ -33,22 +42,32 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (InputError, BackendError) as error:
         rank = launched_rank()
         return _fail(f"rank {rank}: {error}" if rank else error, BAD_INPUT)
-    except EvaluationError as error:
+    except (EvaluationError, LaunchError) as error:
         return _fail(error, FAILED)
+    except (torch.OutOfMemoryError, MemoryError) as error:
+        reason = str(error).strip().splitlines()[:1] or ["out of memory"]
+        return _fail(
+            f"{reason[0].split('. ')[0]}; a smaller --batch or --scales takes less", FAILED
+        )
     except KeyboardInterrupt:
         return _fail("interrupted; scores that were complete are kept", INTERRUPTED)
     return 0
 
 
 def _run(options: dict[str, Any], fused: list[str] | None) -> Result | None:
-    weights = options["weights"] or options.pop("ensemble")
-    options.pop("ensemble", None)
-    if fused is not None:
-        return fuse(fused)
-    if options["data"] is None:
-        raise InputError("data: got none, allowed are digits, mnist:DIR, fashion-mnist:DIR or DIR")
+    weights, ensemble = (options.pop(name) for name in ("weights", "ensemble"))
     given = {name: value for name, value in options.items() if value is not None}
-    return evaluate(**{**given, "weights": weights})
+    if fused is not None:
+        unused = [name for name in given if name != "progress"]
+        if unused:
+            raise InputError(
+                f"{unused[0]}: got {given[unused[0]]!r} with --fuse, which computes nothing; "
+                "allowed are --table, --json and --quiet"
+            )
+        return fuse(fused)
+    if "data" not in given:
+        raise InputError(f"data: got none, allowed are {DATA}")
+    return evaluate(**given, weights=ensemble if weights is None else weights)
 
 
 class _Parser(argparse.ArgumentParser):
@@ -70,7 +89,7 @@ def _parser() -> argparse.ArgumentParser:
         help="average scores that --scores wrote; nothing else is computed")  # fmt: skip
     add: Any = p.add_argument
     switch = argparse.BooleanOptionalAction
-    add("--data", help="digits, mnist:DIR, fashion-mnist:DIR, or a folder with val/CLASS/*")
+    add("--data", help=DATA)
     add("--part", help="val (default) or train")
     add("--protocol", help="dense (default), multicrop, both or single")
     add("--scales", help="test scales such as 256,384,512; auto (default): the paper's; one")

@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from vggfast.backends import exact
+from vggfast.backends import clear_weights, exact
 from vggfast.data import parse_spec
 from vggfast.data.base import BadImageError
 from vggfast.data.images import open_images
@@ -54,7 +54,8 @@ def run(settings: Settings, progress: Progress | None = None) -> Result | None:
     threads = torch.get_num_threads()
     try:
         torch.set_num_threads(settings.threads or threads)
-        with join() as world, exact(settings.exact), torch.inference_mode():
+        # Not inference_mode: what is made of its weights cannot be kept from pass to pass.
+        with join() as world, exact(settings.exact), torch.no_grad():
             shown = progress if progress is not None and world.first else Progress()
             with world.together():
                 evaluation = _Evaluation(settings, world, shown)
@@ -108,6 +109,7 @@ class _Evaluation:
             for scale in self._scales(net):
                 found += self._at_scale(net, scale)
             model.to("cpu")
+            clear_weights()  # no network of an ensemble waits with packed weights
         return found
 
     def _nets(self) -> list[_Net]:
@@ -239,6 +241,11 @@ class _Evaluation:
             raise InputError(
                 f"scores: {path} holds other scores ({wrong}); allowed are the same, or another "
                 "folder"
+            )
+        if found.skipped and self.settings.on_bad_image == "fail":
+            raise InputError(
+                f"on_bad_image: got fail, but {path} was written without {found.skipped} images "
+                "that could not be read; allowed are skip, or another folder"
             )
         self.progress.note(f"{path} is used as it is")
         return found

@@ -6,6 +6,7 @@ from vggfast.errors import InputError
 
 NAMES = ("auto", "one")
 PAPER_CROP, PAPER_STEP = 224, 32
+MOST = 4096  # pixels: beyond, a mistyped scale would take all memory
 
 
 def test_scales(spec: str, trained: tuple[int, int], crop: int) -> tuple[int, ...]:
@@ -45,11 +46,13 @@ def listed(spec: str) -> tuple[int, ...]:
     """The scales of a list such as "256,384", ascending, each once.
 
     Raises:
-        InputError: it is no such list.
+        InputError: it is no such list, or a scale is above ``MOST``.
     """
     parts = [part.strip() for part in spec.split(",")]
-    if not all(part.isascii() and part.isdecimal() and int(part) > 0 for part in parts):
+    whole = all(part.isascii() and part.isdecimal() and len(part) < 10 for part in parts)
+    if not whole or not all(0 < int(part) <= MOST for part in parts):
         raise InputError(
-            f"scales: got {spec!r}, allowed are auto, one, or whole numbers such as 256,384,512"
+            f"scales: got {spec!r}, allowed are auto, one, or whole numbers such as 256,384,512, "
+            f"up to {MOST}"
         )
     return tuple(sorted({int(part) for part in parts}))

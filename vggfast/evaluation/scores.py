@@ -97,7 +97,7 @@ def prepare(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         trial.touch()
-        trial.unlink()
+        trial.unlink(missing_ok=True)  # another run may have been quicker
     except OSError as error:
         raise InputError(
             f"scores: cannot write to {folder} ({error.strerror}); allowed is a folder that can be "

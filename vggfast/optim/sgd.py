@@ -123,11 +123,14 @@ class SGD(Optimizer):
                 buffer = self.state[p].get("momentum_buffer")
                 first = buffer is None
                 buffer = torch.empty_like(p, dtype=torch.float32) if first else _as_laid(buffer, p)
-                self.state[p]["momentum_buffer"] = buffer
             copy = p if p.dtype in _HALF else None
             assert p.grad is not None
             tensors.append(cuda_sgd.Tensors(self._master(p), p.grad, buffer, copy, first))
         cuda_sgd.update(tensors, step)
+        # Not before: a new buffer holds nothing if the launch fails.
+        for p, t in zip(params, tensors, strict=True):
+            if t.buffer is not None:
+                self.state[p]["momentum_buffer"] = t.buffer
         # Nothing tells autograd that a kernel wrote: a graph that saved p must notice.
         torch.autograd.graph.increment_version(params)
 

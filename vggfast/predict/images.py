@@ -72,7 +72,8 @@ def _file(name: str, path: Path) -> Tensor:
             f"{name}: got {str(path)!r}, allowed is an image file ({error.strerror or error})"
         ) from None
     except BadImageError as error:
-        raise InputError(f"{name}: got {str(path)!r}, allowed is an image file ({error})") from None
+        reason = str(error).removeprefix(f"data: cannot read image {path} ")  # named here already
+        raise InputError(f"{name}: got {str(path)!r}, allowed is an image file {reason}") from None
 
 
 def _pil(image: Any) -> Tensor:

@@ -96,12 +96,13 @@ class Predictor:
         Raises:
             InputError: what is no image, or a file that cannot be read; it says which.
         """
-        was_training = self.model.training
+        modes = [(m, m.training) for m in self.model.modules()]  # parts may be frozen in eval mode
         self.model.eval()
         try:
             found = [self._likeliest(x) for x in self._batches(images)]
         finally:
-            self.model.train(was_training)
+            for m, training in modes:
+                m.training = training
         if not found:
             return Predictions([], torch.empty(0, 0), torch.empty(0, 0, dtype=torch.long))
         probabilities, indices = (torch.cat(part) for part in zip(*found, strict=True))
