@@ -35,7 +35,7 @@ def fprop(
         stored = (ni, th // 2, tw // 2) if pool else tile.box
         programs = min(prod(counts), TURNS * cores(x.device))
         first_fprop_kernel[(programs, triton.cdiv(c_out, tile.bc))](
-            x, w, b, operand(y, tile, (*stored, tile.bc)), argmax,
+            x, w.contiguous(), b, operand(y, tile, (*stored, tile.bc)), argmax,
             n, h, width, ho, wo, y.shape[3] // per16, c_out, counts[1], counts[2], prod(counts),
             C=c_in, NI=ni, TH=th, TW=tw, BC=tile.bc, BK=tile.bk, RELU=relu, POOL=pool,
             TMA=tile.arch >= 90, num_warps=tile.warps, num_stages=tile.stages,

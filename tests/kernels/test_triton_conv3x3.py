@@ -30,6 +30,25 @@ SIZES = (
 POOLED = tuple(s for s in SIZES if min(s[3:]) >= 2)
 
 
+@pytest.mark.parametrize("c_in", [3, 16])
+def test_weights_in_channels_last_memory(c_in: int, device: torch.device) -> None:
+    """As after ``model.to(memory_format=torch.channels_last)``; twice, so that they are kept."""
+    x = maps((2, c_in, 6, 5), torch.float32, device, seed=2)
+    weight, bias = weights(8, c_in, torch.float32, device, seed=2)
+    moved = weight.to(memory_format=torch.channels_last)
+    want, codes = ops.conv3x3(x, weight, bias, True, True, True)
+    grads = ops.conv3x3_backward(want, x, weight, want, codes, (True, True, True))
+    for _ in range(3):
+        y, argmax = ops.conv3x3(x, moved, bias, True, True, True)
+        assert torch.equal(y, want)
+        found = ops.conv3x3_backward(y, x, moved, y, argmax, (True, True, True))
+        for grad, wanted in zip(found, grads, strict=True):
+            assert grad is not None
+            assert wanted is not None
+            assert torch.equal(grad, wanted)
+            assert grad.stride() == wanted.stride()
+
+
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("size", SIZES, ids=name)
 def test_forward(size: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> None:

@@ -278,11 +278,17 @@ def test_weights_are_kept_from_the_second_call_on(algorithm):
     assert torch.equal(_same(x, w), first)
 
 
+LAYOUTS = [torch.contiguous_format, torch.channels_last]
+
+
+@pytest.mark.parametrize("layout", LAYOUTS, ids=str)
 @pytest.mark.parametrize("change", ["in place", "behind torch's back", "one value in place"])
-def test_changed_weights_are_seen(change, algorithm):
-    x, w = torch.randn(1, 16, 12, 12), torch.nn.Parameter(torch.randn(16, 16, 3, 3))
-    for _ in range(3):
+def test_changed_weights_are_seen(change, layout, algorithm):
+    x, w = torch.randn(1, 16, 12, 12), torch.randn(16, 16, 3, 3)
+    w = torch.nn.Parameter(w.to(memory_format=layout))
+    for _ in range(4):
         _same(x, w)
+    assert cpu_weights.kept_bytes() > w.nbytes * (layout is torch.channels_last)
     with torch.no_grad():
         if change == "in place":
             w.mul_(2)

@@ -105,7 +105,8 @@ class Backend:
     ) -> tuple[Tensor, Tensor | None]:
         """y = pool2x2?(relu?(conv(x, w, stride 1, padding 1) + b)).
 
-        x (N, C_in, H, W), w (C_out, C_in, 3, 3), b (C_out,) or None; returns y
+        x (N, C_in, H, W) in channels_last memory, w (C_out, C_in, 3, 3) of any strides (what is
+        kept of weights is told by their own storage), b (C_out,) or None; returns y
         (N, C_out, H, W), or (N, C_out, H//2, W//2) with ``pool``, and the packed argmax when
         ``pool`` and ``save_argmax``, else None.
         """

@@ -74,6 +74,7 @@ class CpuBackend(Backend):
     def conv3x3(
         self, x: Tensor, w: Tensor, b: Tensor | None, relu: bool, pool: bool, save_argmax: bool
     ) -> tuple[Tensor, Tensor | None]:
+        w = cpu_weights.dense(w)
         (n, c_in, h, width), c_out = x.shape, w.shape[0]
         size = (n, c_out, h // 2, width // 2) if pool else (n, c_out, h, width)
         argmax = _argmax_empty(*size) if pool and save_argmax else None
@@ -109,6 +110,7 @@ class CpuBackend(Backend):
     ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
         if grad.dtype is torch.bfloat16:
             return _LIBRARY.conv3x3_backward(grad, x, w, y, argmax, relu, pool, needs)
+        w = cpu_weights.dense(w)
         (n, c_in, h, width), c_out = x.shape, w.shape[0]
         sizes, threads = (n, h, width, c_in, c_out), torch.get_num_threads()
         dgrad = choose(n, h, width, c_out, c_in) if needs[0] else None

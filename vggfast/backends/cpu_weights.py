@@ -30,7 +30,7 @@ class _Entry:
 
 
 _Form = tuple[str, int, bool, bool] | tuple[str]  # what is made of the weights
-_Key = tuple[int, int, tuple[int, ...], _Form]
+_Key = tuple[int, int, tuple[int, ...], tuple[int, ...], _Form]
 _entries: dict[_Key, _Entry] = {}
 _lock = threading.Lock()
 if hasattr(os, "register_at_fork"):  # a child must not find it locked by a thread it lacks
@@ -53,6 +53,20 @@ def transformed(w: Tensor, m: int, split: bool, rotated: bool, threads: int) -> 
     return _kept(w, ("winograd", m, split, rotated), make)
 
 
+def dense(w: Tensor) -> Tensor:
+    """``w`` row by row: itself, or a copy, kept where it is in channels_last memory.
+
+    Networks are moved to that whole, weights too. A copy a call would have other memory each time,
+    from which nothing else could be kept.
+    """
+    if w.is_contiguous():
+        return w
+    kept = None
+    if w.is_contiguous(memory_format=torch.channels_last):
+        kept = _kept(w, ("dense",), w.contiguous)
+    return w.contiguous() if kept is None else kept
+
+
 def packed_bf16(w: Tensor, threads: int) -> Tensor | None:
     """``w`` (C_out, C_in, 3, 3) in bfloat16 as the panels of its kernels; or None: not kept."""
 
@@ -70,7 +84,7 @@ def _kept(w: Tensor, form: _Form, make: Callable[[], Tensor]) -> Tensor | None:
     if w.is_inference():  # no version counter
         return None
     storage = w.untyped_storage()
-    key = (storage._cdata, int(w.storage_offset()), tuple(w.shape), form)
+    key = (storage._cdata, int(w.storage_offset()), tuple(w.shape), w.stride(), form)
     words = w.numel() * w.element_size() // 4
     version, fingerprint = w._version, native.module().fingerprint(w.data_ptr(), words)
     with _lock:

@@ -84,7 +84,7 @@ class CudaBackend(Backend):
     ) -> tuple[Tensor, Tensor | None]:
         if w.shape[1] > _FEW:
             return cuda_conv.conv3x3(x, cuda_conv.packed(w), b, relu, pool, save_argmax)
-        y = cuda_kernels.first_conv(x, w, b, relu)
+        y = cuda_kernels.first_conv(x, w.contiguous(), b, relu)
         return cuda_kernels.maxpool2x2(y, save_argmax) if pool else (y, None)
 
     def conv3x3_backward(

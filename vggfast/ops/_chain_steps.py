@@ -85,7 +85,7 @@ def _step_kernel(
     below, *found = chosen.conv3x3_chain_step(
         to_channels_last(dz),
         to_channels_last(x),
-        w.contiguous(),
+        w,
         _argmax(argmax),
         (height, width),
         (needs[0], needs[1]),

@@ -157,7 +157,7 @@ def _kernel(
         chosen = Serving(Call("conv3x3", x.device.type, x.dtype, w.shape[1], w.shape[0]), backend)
         kept = _kept(i, layers, first, recompute_first)
         bias = None if b.numel() == 0 else b.contiguous()
-        y, code = chosen.conv3x3(y, w.contiguous(), bias, True, pool, pool and kept and i >= first)
+        y, code = chosen.conv3x3(y, w, bias, True, pool, pool and kept and i >= first)
         assert tuple(y.shape) == size, f"{chosen.name} returned {tuple(y.shape)}, not {size}"
         codes.append(absent(x, torch.uint8) if code is None else code)
         if i < layers - 1:

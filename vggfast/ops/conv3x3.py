@@ -88,7 +88,7 @@ def _kernel(
         return _fake(x, w, b, relu, pool, save_argmax, backend)
     y, argmax = chosen.conv3x3(
         to_channels_last(x),
-        w.contiguous(),
+        w,
         None if b is None else b.contiguous(),
         relu,
         pool,
@@ -172,7 +172,7 @@ def _backward_kernel(
     grads = chosen.conv3x3_backward(
         to_channels_last(grad),
         shaped,
-        w.contiguous(),
+        w,
         y,
         argmax,
         relu,
