@@ -134,8 +134,9 @@ def test_the_csv_has_every_epoch_once(runs: Runs) -> None:
 def test_a_finished_run_has_nothing_left_to_do(
     runs: Runs, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main(["--resume", str(runs.folder / "last.pt")]) == 0
-    assert "nothing to do" in capsys.readouterr().out
+    for path in (runs.folder / "last.pt", runs.folder):
+        assert main(["--resume", str(path)]) == 0
+        assert "nothing to do" in capsys.readouterr().out
 
 
 def test_what_does_not_fit_the_checkpoint_is_refused(
