@@ -94,5 +94,10 @@ class Output:
 
     def write_history(self, history: History) -> None:
         """Write the rows of all epochs."""
-        if self.folder is not None:
-            history.write_csv(self.folder / HISTORY)
+        if self.folder is None:
+            return
+        path = self.folder / HISTORY
+        try:
+            history.write_csv(path)
+        except OSError as error:
+            raise InputError(f"out: cannot write {path} ({error.strerror})") from None

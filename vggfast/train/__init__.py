@@ -124,8 +124,9 @@ def fit(
             ("10m"); by default only after each epoch.
         out: folder for ``last.pt``, ``best.safetensors``, ``history.csv`` and the like; None writes
             nothing.
-        resume: True continues ``last.pt`` in ``out``; a path continues that checkpoint, or
-            ``last.pt`` in that folder, in its folder unless ``out`` says otherwise. The numbers are those of an uninterrupted run.
+        resume: True continues ``last.pt`` in ``out``; a path continues that checkpoint, or that
+            folder's ``last.pt``, in its folder unless ``out`` says otherwise. The numbers are those
+            of an uninterrupted run.
         tensorboard: write TensorBoard scalars to ``out``/tensorboard, False.
         progress: show a progress bar on a terminal, lines elsewhere.
 
