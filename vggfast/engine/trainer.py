@@ -122,6 +122,7 @@ class Trainer:
                 raise
             raise InputError(f"{known} ({self._what_is_kept()})") from None
         finally:
+            self.step.close()
             self.progress.close()
             if board is not None:
                 board.close()
@@ -132,6 +133,7 @@ class Trainer:
             number, self.settings.epochs, images, min(images, self.at.step * self.settings.batch)
         )
         self._train(number)
+        self.world.share_buffers(self.judged)
         val = evaluate(
             self.judged, self._until_stopped(self.val_batches.epoch()), device=self.device,
             dtype=self.dtype, total=self.world.sum,
