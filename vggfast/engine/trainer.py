@@ -123,6 +123,7 @@ class Trainer:
             raise InputError(f"{known} ({self._what_is_kept()})") from None
         finally:
             self.step.close()
+            self.out.close()
             self.progress.close()
             if board is not None:
                 board.close()
