@@ -136,7 +136,9 @@ def test_nothing_to_resume(refused: Refused, tmp_path: Path) -> None:
 
 
 def test_python_callers_get_the_same_errors() -> None:
-    for name, value in (("lr", "fast"), ("epochs", True), ("batch", 2.0), ("dropout", [])):
+    wrong = {"lr": "fast", "epochs": True, "batch": 2.0, "dropout": [], "scale": 256, "flip": "no",
+             "batch_norm": "no", "exact": 1}  # fmt: skip
+    for name, value in wrong.items():
         with pytest.raises(InputError, match=f"^{name}: "):
             fit(**{name: value})  # type: ignore[arg-type]
     with pytest.raises(InputError, match=r"^tensorboard: "):

@@ -134,8 +134,9 @@ def test_the_csv_has_every_epoch_once(runs: Runs) -> None:
 def test_a_finished_run_has_nothing_left_to_do(
     runs: Runs, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main(["--resume", str(runs.folder / "last.pt")]) == 0
-    assert "nothing to do" in capsys.readouterr().out
+    for path in (runs.folder / "last.pt", runs.folder):
+        assert main(["--resume", str(path)]) == 0
+        assert "nothing to do" in capsys.readouterr().out
 
 
 def test_what_does_not_fit_the_checkpoint_is_refused(
@@ -244,8 +245,16 @@ def test_photographs_that_cannot_be_read_are_left_out_and_named(
     for path in bad:
         name = path.relative_to(photos)
         assert printed.count(f"left out {name}: cannot read image {path} (") == 1, printed
+    assert "epoch 1: 1 training images were replaced, 1 validation images left out" in printed
     with pytest.raises(InputError, match=r"china/0\.JPG|flower/0\.JPG"):
         fit(data=photos, size=32, batch=4, epochs=1, progress=False)
+
+
+def test_a_validation_part_of_which_nothing_can_be_read_is_no_diverging_run(photos: Path) -> None:
+    for path in (photos / "val").rglob("*.*"):
+        path.write_bytes(b"no image")
+    with pytest.raises(InputError, match="data: none of 4 validation images can be read"):
+        fit(data=photos, size=32, batch=4, epochs=1, on_bad_image="skip", progress=False)
 
 
 def test_the_modern_recipe_runs_and_resumes(idx_folder: Path, tmp_path: Path) -> None:

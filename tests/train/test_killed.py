@@ -172,6 +172,22 @@ def test_sigterm_to_a_process_and_its_workers(tmp_path: Path) -> None:
     checkpoint.load(out / "last.pt")
 
 
+def test_a_folder_in_which_a_run_is_under_way_is_left_alone(
+    tmp_path: Path, narrow: None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out, log = tmp_path / "run", tmp_path / "log"
+    run = Run([*arguments(tmp_path, 10000), "--out", str(out)], log)
+    wait_for_another(out / "last.pt", [])
+    resume = ["--resume", str(out), "--epochs", "1", "--quiet"]
+    assert train(resume) == 2
+    assert f"out: another process is training in {out}; allowed" in capsys.readouterr().err
+    assert run.process.is_alive()
+    run.process.kill()
+    assert run.wait() == -signal.SIGKILL
+    assert train(resume) == 0  # there is nothing left to do, but the folder is free
+    assert train(resume) == 0
+
+
 def test_a_damaged_checkpoint_names_the_one_before_it(
     tmp_path: Path, narrow: None, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -14,7 +14,10 @@ import pytest
 import torch
 
 import vggfast
+from vggfast.data import Batches, load
 from vggfast.engine import checkpoint
+from vggfast.engine.evaluate import evaluate
+from vggfast.engine.weights import load_weights
 
 from .helpers import write_idx
 from .narrow import COMMON, Run
@@ -50,18 +53,20 @@ def arguments(folder: Path, *more: str) -> list[str]:
             "--epochs", "2", *more]  # fmt: skip
 
 
-def test_two_processes_train_as_one(tmp_path: Path) -> None:
+def test_two_processes_train_as_one(tmp_path: Path, narrow: None) -> None:
     argv = arguments(tmp_path, "--ema", "0.5", "--schedule", "cosine", "--label-smoothing", "0.1")
     one, two = tmp_path / "one", tmp_path / "two"
     assert Run([*argv, "--out", str(one)], tmp_path / "log1").wait() == 0
     codes, log = pair([*argv, "--out", str(two)], tmp_path)
     assert codes == [0, 0], log
     a, b = (checkpoint.load(f / "last.pt") for f in (one, two))
+    torch.manual_seed(0)  # the default seed, of which the runs' weights are
+    start = vggfast.vgg("A", num_classes=10, crop=32).state_dict()
     for name, t in a["model"].items():
         distance = (t - b["model"][name]).abs().max().item()
         assert distance <= TOLERANCE * t.abs().max().item(), name
-    start = vggfast.vgg("A", num_classes=10, crop=32)  # the comparison is not of weights at rest
-    assert set(start.state_dict()) == set(a["model"])
+        moved = (t - start[name]).abs().max().item()
+        assert distance <= moved / 100, name  # the comparison is not of weights at rest
     for x, y in zip(rows(one), rows(two), strict=True):
         assert x["train_loss"] == pytest.approx(y["train_loss"], rel=1e-5)
         assert x["val_loss"] == pytest.approx(y["val_loss"], rel=1e-5)
@@ -69,6 +74,30 @@ def test_two_processes_train_as_one(tmp_path: Path) -> None:
     assert len(b["rng"]) == 2
     assert log.count("epoch 1/2") == 1  # only the first shows and writes
     assert "cpu x 2" in log
+
+
+def test_the_network_that_is_evaluated_is_the_one_that_is_kept(
+    tmp_path: Path, narrow: None
+) -> None:
+    """Each process has batch normalisation's statistics of its own images; the first's are kept."""
+    argv = arguments(tmp_path, "--batch-norm", "--limit", "8", "--lr", "0.01")
+    codes, log = pair([*argv, "--out", str(tmp_path / "run")], tmp_path)
+    assert codes == [0, 0], log
+    model = load_weights(tmp_path / "run" / "last.safetensors").model
+    data = load(f"fashion-mnist:{tmp_path / 'idx'}", size=32, scale=(32, 32), limit=8)
+    found = evaluate(model, Batches(data.val, 4, shuffle=False).epoch())
+    assert rows(tmp_path / "run")[-1]["val_loss"] == pytest.approx(found.loss, rel=1e-5)
+
+
+def test_bad_images_of_all_processes_are_told(tmp_path: Path, photos: Path) -> None:
+    bad = sorted((photos / "val" / "flower").iterdir())[-1]  # in the second process's share
+    bad.write_bytes(bad.read_bytes()[:300])
+    argv = ["--data", str(photos), "--size", "32", "--batch", "4", "--epochs", "1", "--dropout",
+            "0", "--on-bad-image", "skip", "--out", str(tmp_path / "run")]  # fmt: skip
+    codes, log = pair(argv, tmp_path)
+    assert codes == [0, 0], log
+    assert log.count(f"left out {bad.relative_to(photos)}: cannot read image") == 1, log
+    assert "epoch 1: 0 training images were replaced, 1 validation images left out" in log
 
 
 def test_two_processes_resume_bit_for_bit(tmp_path: Path) -> None:

@@ -55,6 +55,12 @@ def test_what_is_saved_comes_back(saved: tuple[vggfast.VGG, Path]) -> None:
     assert torch.equal(weights.model(x), model.eval()(x))
 
 
+def test_a_file_can_be_read_by_whom_the_mask_lets(saved: tuple[vggfast.VGG, Path]) -> None:
+    plain = saved[1].with_name("plain")
+    plain.touch()
+    assert saved[1].stat().st_mode == plain.stat().st_mode
+
+
 def test_the_metadata_is_plain_text(saved: tuple[vggfast.VGG, Path]) -> None:
     with safe_open(saved[1], "pt") as file:
         metadata = file.metadata()

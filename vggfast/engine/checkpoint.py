@@ -71,7 +71,10 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
     """
     temporary = path.with_name(f".{path.name}.new")
     try:
+        temporary.touch()
+        mode = temporary.stat().st_mode  # as the umask has it; safetensors gives others no access
         write(temporary)
+        temporary.chmod(mode)
         _sync(temporary)
         os.replace(temporary, path)
         _sync(path.parent)

@@ -14,6 +14,11 @@ def text(name: str, value: object) -> None:
         raise InputError(f"{name}: got {value!r}, allowed is a string")
 
 
+def boolean(name: str, value: object, optional: bool = False) -> None:
+    if not isinstance(value, bool) and not (value is None and optional):
+        raise InputError(f"{name}: got {value!r}, allowed are True and False")
+
+
 def integer(name: str, value: object, low: int, optional: bool = False) -> None:
     if value is None and optional:
         return
@@ -35,7 +40,9 @@ def one_of(name: str, value: object, allowed: Iterable[str]) -> None:
         raise InputError(f"{name}: got {value!r}, allowed are {', '.join(names)}")
 
 
-def scale(value: str, size: int) -> None:
+def scale(value: object, size: int) -> None:
+    text("scale", value)
+    assert isinstance(value, str)
     if not value:
         return
     parts = value.split(":")

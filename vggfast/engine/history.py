@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import csv
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
 from vggfast.data.base import require
 from vggfast.engine.checkpoint import write_atomically
+from vggfast.errors import InputError
 
 
 @dataclass(frozen=True)
@@ -66,13 +69,24 @@ class TensorBoard:
     def __init__(self, folder: Path, first: int) -> None:
         require("tensorboard", "TensorBoard")
         module = require("torch.utils.tensorboard", "TensorBoard")
-        self._writer = module.SummaryWriter(str(folder), purge_step=first)
+        self._folder = folder
+        with self._one_line():
+            self._writer = module.SummaryWriter(str(folder), purge_step=first)
 
     def add(self, row: Row) -> None:
-        for name, value in asdict(row).items():
-            if name != "epoch":
-                self._writer.add_scalar(name, value, row.epoch)
-        self._writer.flush()
+        with self._one_line():
+            for name, value in asdict(row).items():
+                if name != "epoch":
+                    self._writer.add_scalar(name, value, row.epoch)
+            self._writer.flush()
 
     def close(self) -> None:
-        self._writer.close()
+        with self._one_line():
+            self._writer.close()
+
+    @contextmanager
+    def _one_line(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise InputError(f"tensorboard: cannot write {self._folder} ({error})") from None

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from vggfast.data import DataSet
 from vggfast.engine import checkpoint
+from vggfast.engine.claim import claim
 from vggfast.engine.history import History
 from vggfast.engine.settings import Settings
 from vggfast.engine.weights import save_weights
@@ -38,33 +39,44 @@ class Output:
 
     def __init__(self, folder: Path | None, settings: Settings) -> None:
         self.folder, self.settings = folder, settings
+        self._held: IO[bytes] | None = None
 
     def create(self, source: Path | None) -> None:
         """Make the folder and see that it can be written to, before hours of training.
 
         A run that is continued from another folder, ``source``, brings its best weights along.
 
+        Until :meth:`close` no other process may create the same: two runs that write to one folder
+        would lose each other's checkpoints.
+
         Raises:
-            InputError: it cannot.
+            InputError: it cannot, or another process is training there.
         """
         if self.folder is None:
             return
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
+            path = self.folder / SETTINGS
+            if path.exists() and (held := claim(path)) is not None:
+                held.close()  # it is about to be replaced by another file
             for half in self.folder.glob(".*.new"):  # of a run that was killed while it wrote
                 half.unlink()
             best = self.folder / BEST_WEIGHTS
             if source is not None and (source / BEST_WEIGHTS).is_file() and not best.exists():
                 checkpoint.copy(source / BEST_WEIGHTS, best)
             text = json.dumps(self.settings.saved(), indent=1) + "\n"
-            checkpoint.write_atomically(
-                self.folder / SETTINGS, lambda path: path.write_text(text, encoding="utf-8")
-            )
+            checkpoint.write_atomically(path, lambda new: new.write_text(text, encoding="utf-8"))
+            self._held = claim(path)
         except OSError as error:
             raise InputError(
                 f"out: cannot write to {self.folder} ({error.strerror}); allowed is a folder that "
                 "can be written to"
             ) from None
+
+    def close(self) -> None:
+        """Leave the folder to others."""
+        if self._held is not None:
+            self._held.close()
 
     def path(self, name: str) -> Path | None:
         """Where a file of this name goes."""
@@ -94,5 +106,10 @@ class Output:
 
     def write_history(self, history: History) -> None:
         """Write the rows of all epochs."""
-        if self.folder is not None:
-            history.write_csv(self.folder / HISTORY)
+        if self.folder is None:
+            return
+        path = self.folder / HISTORY
+        try:
+            history.write_csv(path)
+        except OSError as error:
+            raise InputError(f"out: cannot write {path} ({error.strerror})") from None

@@ -144,7 +144,7 @@ def _source(out: str | None, resume: bool | str) -> Path | None:
     if resume is False:
         return None
     if resume is not True:
-        return Path(resume)
+        return Path(resume) / output.LAST if Path(resume).is_dir() else Path(resume)
     if not out:
         raise InputError("resume: got neither a checkpoint nor out; allowed is one of them")
     return Path(out) / output.LAST

@@ -156,6 +156,8 @@ class Settings:
             checks.integer(name, getattr(self, name), 0)
         if self.seed >= 2**32:
             raise InputError(f"seed: got {self.seed}, allowed are whole numbers below 2^32")
+        for name in ("batch_norm", "exact", "graph", "tensorboard", "flip"):
+            checks.boolean(name, getattr(self, name), optional=name == "flip")
         checks.real("lr", self.lr, 0, math.inf, "a finite number above 0", open_low=True)
         checks.real("weight_decay", self.weight_decay, 0, math.inf, "a finite number from 0 up")
         for name in ("momentum", "dropout", "warmup", "label_smoothing", "ema"):

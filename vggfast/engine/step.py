@@ -77,6 +77,14 @@ class Step:
         self.scaler.update()
         return seen
 
+    def close(self) -> None:
+        """Let go of what averages gradients, before the processes part.
+
+        It holds their group. Were it the last to do so, freeing it would wait for gloo's threads
+        with the interpreter's lock held, for which one of them may wait in turn.
+        """
+        self._share = self._model
+
     def _replay(self, x: Tensor, y: Tensor) -> Tensor:
         """The step as one CUDA graph; the first whole batch is what it is captured with."""
         images = len(y)

@@ -14,6 +14,7 @@ from vggfast.data import Batches, DataSet
 from vggfast.engine import output, state
 from vggfast.engine.ema import Ema
 from vggfast.engine.evaluate import evaluate
+from vggfast.engine.failures import explained
 from vggfast.engine.history import History, Row, TensorBoard
 from vggfast.engine.output import Output
 from vggfast.engine.progress import Progress
@@ -23,6 +24,7 @@ from vggfast.engine.state import Best, Position
 from vggfast.engine.step import Step
 from vggfast.engine.stop import Stop, StoppedError
 from vggfast.engine.world import World
+from vggfast.errors import InputError
 from vggfast.models.vgg import VGG
 
 CHECK_STEPS = 16  # on a GPU, where reading a loss waits for it
@@ -97,7 +99,7 @@ class Trainer:
         Raises:
             TrainingError: the loss is not finite; the last checkpoint stays.
             StoppedError: it was asked to stop, and has saved a checkpoint.
-            InputError: an image cannot be read, or a checkpoint not written.
+            InputError: an image cannot be read, a file not written, or memory is short.
             KeyboardInterrupt: passed on, with a message that says what is kept.
         """
         board, folder = None, self.out.path("tensorboard")
@@ -114,7 +116,14 @@ class Trainer:
             self.out.write_weights(output.LAST_WEIGHTS, self.judged, self.data, self.done)
         except KeyboardInterrupt:
             raise KeyboardInterrupt(self._what_is_kept()) from None
+        except RuntimeError as error:
+            known = explained(error)
+            if known is None:
+                raise
+            raise InputError(f"{known} ({self._what_is_kept()})") from None
         finally:
+            self.step.close()
+            self.out.close()
             self.progress.close()
             if board is not None:
                 board.close()
@@ -125,11 +134,18 @@ class Trainer:
             number, self.settings.epochs, images, min(images, self.at.step * self.settings.batch)
         )
         self._train(number)
+        self.world.share_buffers(self.judged)
         val = evaluate(
             self.judged, self._until_stopped(self.val_batches.epoch()), device=self.device,
             dtype=self.dtype, total=self.world.sum,
         )  # fmt: skip
-        self._report_bad_images()
+        self._report_bad_images(number)
+        with self.world.together():
+            if not val.images:
+                raise InputError(
+                    f"data: none of {self.val_batches.images} validation images can be read"
+                )
+        self._check_weights(self._where(number))
         if not math.isfinite(val.loss):
             raise TrainingError(self._diverged(val.loss, f"the end of epoch {number}"))
         at, lr = self.at, self._lr
@@ -206,13 +222,20 @@ class Trainer:
                 self._leave()
             yield batch
 
-    def _report_bad_images(self) -> None:
-        """Say which images could not be read since last time, in this process."""
-        for batches in (self.train_batches, self.val_batches):
-            for name, reason in batches.bad.items():
-                if name not in self._reported:
-                    self._reported.add(name)
-                    self.progress.note(f"left out {name}: {reason.removeprefix('data: ')}")
+    def _report_bad_images(self, number: int) -> None:
+        """Say which images could not be read, each once, and how many were asked for in vain."""
+        own = (self.train_batches, self.val_batches)
+        everywhere = self.world.gather([(batches.skipped, batches.bad) for batches in own])
+        for name, reason in (item for of in everywhere for _, bad in of for item in bad.items()):
+            if name not in self._reported:
+                self._reported.add(name)
+                self.progress.note(f"left out {name}: {reason.removeprefix('data: ')}")
+        train, val = (sum(of[part][0] for of in everywhere) for part in (0, 1))
+        if train or val:
+            self.progress.note(
+                f"epoch {number}: {train} training images were replaced, {val} validation images "
+                "left out, as they cannot be read"
+            )
 
     def _leave(self) -> None:
         self._save()
@@ -226,12 +249,15 @@ class Trainer:
         _, seconds = self.settings.checkpoint_interval
         return seconds > 0 and time.monotonic() - self._kept_at >= seconds
 
-    def _save(self) -> None:
-        # The loss before a step may be finite and the weights after it not.
+    def _check_weights(self, where: str) -> None:
+        """The loss before a step may be finite and the weights after it not."""
         for name, p in self.model.named_parameters():
             if not bool(p.isfinite().all()):
-                number = self.done + (self.at.step > 0)
-                raise TrainingError(self._diverged(math.nan, f"{self._where(number)}, in {name}"))
+                raise TrainingError(self._diverged(math.nan, f"{where}, in {name}"))
+
+    def _save(self) -> None:
+        if self.at.step:  # else an epoch has ended, after which they were looked at
+            self._check_weights(self._where(self.done + 1))
         self.out.save(state.of(self))
         self.kept, self._kept_at = (self.done, self.at.step), time.monotonic()
 
@@ -240,7 +266,7 @@ class Trainer:
         return float(self.step.optimizer.param_groups[0]["lr"])
 
     def _where(self, number: int) -> str:
-        step = self.at.step or self.steps
+        step = self.at.step
         return f"iteration {(number - 1) * self.steps + step} (epoch {number}, step {step})"
 
     def _diverged(self, loss: float, where: str) -> str:

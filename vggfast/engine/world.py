@@ -69,6 +69,12 @@ class World:
             gradient_as_bucket_view=True,
         )
 
+    def share_buffers(self, model: nn.Module) -> None:
+        """Give all processes rank 0's buffers: batch normalisation's statistics are of a share."""
+        if self.size > 1:
+            for buffer in model.buffers():
+                dist.broadcast(buffer, 0, group=self.group)
+
     def sum(self, values: Sequence[float]) -> list[float]:
         """The element-wise sums over all processes, in float64; the same on each."""
         if self.size == 1:

@@ -89,7 +89,7 @@ def fit(
         lr: learning rate at the start, or the highest of a cosine, 0.01.
         schedule: "plateau" (default), or "cosine": down to 0 along half a cosine, step by step.
         warmup: share of the steps in which a cosine's rate first rises from 0, 0.
-        patience: epochs without improvement that a plateau lasts before the rate drops, 5.
+        patience: epochs without improvement that are let pass; after one more the rate drops, 5.
         momentum: 0.9.
         weight_decay: 5e-4.
         dropout: after the first two FC layers, 0.5.
@@ -124,8 +124,9 @@ def fit(
             ("10m"); by default only after each epoch.
         out: folder for ``last.pt``, ``best.safetensors``, ``history.csv`` and the like; None writes
             nothing.
-        resume: True continues ``last.pt`` in ``out``; a path continues that checkpoint, in its
-            folder unless ``out`` says otherwise. The numbers are those of an uninterrupted run.
+        resume: True continues ``last.pt`` in ``out``; a path continues that checkpoint, or that
+            folder's ``last.pt``, in its folder unless ``out`` says otherwise. The numbers are those
+            of an uninterrupted run.
         tensorboard: write TensorBoard scalars to ``out``/tensorboard, False.
         progress: show a progress bar on a terminal, lines elsewhere.
 

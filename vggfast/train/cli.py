@@ -71,7 +71,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--lr", type=float, help="learning rate at the start: 0.01")
     add("--schedule", help="plateau (default) or cosine")
     add("--warmup", type=float, help="share of the steps in which a cosine's rate rises: 0")
-    add("--patience", type=int, help="epochs without improvement before lr / 10: 5")
+    add("--patience", type=int, help="epochs without improvement that do not divide lr yet: 5")
     add("--momentum", type=float, help="0.9")
     add("--weight-decay", type=float, help="5e-4")
     add("--dropout", type=float, help="0.5")
@@ -98,7 +98,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--checkpoint-every", metavar="N", help="steps, or minutes (10m), also within an epoch")
     add("--out", help="folder for checkpoints and history: runs/DATA-NET, numbered if taken")
     add("--resume", nargs="?", const=True, default=False, metavar="PATH",
-        help="continue a checkpoint, without PATH last.pt in --out")  # fmt: skip
+        help="continue a checkpoint, or a folder's last.pt, by default --out's")  # fmt: skip
     add("--tensorboard", action=switch, help="write TensorBoard scalars too")
     add("--quiet", dest="progress", action="store_false", help="show nothing but errors")
     return p
