@@ -142,8 +142,11 @@ def test_options_that_fusing_does_not_use(refused: Refused, tmp_path: Path) -> N
 @pytest.mark.parametrize(
     ("error", "told"),
     [
-        (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB."), "CUDA out of"),
-        (MemoryError(), "out of memory; a smaller --batch"),
+        (
+            torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB."),
+            "batch: out of memory (CUDA out of",
+        ),
+        (MemoryError(), "batch: out of memory (nothing more is said"),
         (vggfast.LaunchError("conv of (1, 3) on cuda:0: no"), "conv of (1, 3) on cuda:0: no"),
     ],
     ids=["gpu", "host", "launch"],
@@ -156,7 +159,8 @@ def test_what_a_machine_cannot_do_is_one_line(
         raise error
 
     monkeypatch.setitem(POSTERIORS, "dense", fail)
-    assert main(["--weights", str(net), "--data", str(photos), "--quiet"]) == 1
+    code = 1 if isinstance(error, vggfast.LaunchError) else 2
+    assert main(["--weights", str(net), "--data", str(photos), "--quiet"]) == code
     line = capsys.readouterr().err
     assert line.startswith(f"error: {told}")
     assert line.count("\n") == 1

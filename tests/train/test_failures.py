@@ -60,8 +60,8 @@ def test_a_batch_that_does_not_fit_into_memory(
 
 
 def test_other_errors_are_not_explained_away() -> None:
-    assert explained(RuntimeError("shape mismatch")) is None
-    assert explained(RuntimeError()) is None
+    assert explained(RuntimeError("shape mismatch"), "batch") is None
+    assert explained(RuntimeError(), "batch") is None
 
 
 def test_a_worker_that_is_killed(

@@ -10,12 +10,16 @@ from vggfast.errors import InputError
 _NO_MEMORY = ("can't allocate memory", "not enough memory")
 
 
-def explained(error: RuntimeError) -> InputError | None:
-    """The line that says what to do, or None for any other error."""
+def explained(error: RuntimeError | MemoryError, batch: str) -> InputError | None:
+    """The line that says what to do, or None for any other error.
+
+    ``batch`` is the setting that says how many images are computed at a time.
+    """
     text = str(error).strip()
-    if isinstance(error, torch.OutOfMemoryError) or any(said in text for said in _NO_MEMORY):
+    memory = isinstance(error, (torch.OutOfMemoryError, MemoryError))
+    if memory or any(said in text for said in _NO_MEMORY):
         return InputError(
-            f"micro_batch: out of memory ({_first_line(text)}); allowed are fewer images at a time"
+            f"{batch}: out of memory ({_first_line(text)}); allowed are fewer images at a time"
         )
     if text.startswith("DataLoader worker"):
         return InputError(
@@ -26,4 +30,4 @@ def explained(error: RuntimeError) -> InputError | None:
 
 
 def _first_line(text: str) -> str:
-    return text.splitlines()[0][:160].rstrip(" .") if text else "torch says no more"
+    return text.splitlines()[0][:160].rstrip(" .") if text else "nothing more is said"

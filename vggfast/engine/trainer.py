@@ -117,7 +117,7 @@ class Trainer:
         except KeyboardInterrupt:
             raise KeyboardInterrupt(self._what_is_kept()) from None
         except RuntimeError as error:
-            known = explained(error)
+            known = explained(error, "micro_batch")
             if known is None:
                 raise
             raise InputError(f"{known} ({self._what_is_kept()})") from None

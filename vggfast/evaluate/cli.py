@@ -10,8 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-import torch
-
+from vggfast.engine.failures import explained
 from vggfast.engine.world import OtherRankError, launched_rank
 from vggfast.errors import BackendError, InputError, LaunchError
 from vggfast.evaluate import EvaluationError, Result, evaluate, fuse
@@ -44,11 +43,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _fail(f"rank {rank}: {error}" if rank else error, BAD_INPUT)
     except (EvaluationError, LaunchError) as error:
         return _fail(error, FAILED)
-    except (torch.OutOfMemoryError, MemoryError) as error:
-        reason = str(error).strip().splitlines()[:1] or ["out of memory"]
-        return _fail(
-            f"{reason[0].split('. ')[0]}; a smaller --batch or --scales takes less", FAILED
-        )
+    except (RuntimeError, MemoryError) as error:
+        known = explained(error, "batch")
+        if known is None:
+            raise
+        return _fail(known, BAD_INPUT)
     except KeyboardInterrupt:
         return _fail("interrupted; scores that were complete are kept", INTERRUPTED)
     return 0
