@@ -25,9 +25,8 @@ DATA = (
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command; return 0, or 1 (no usable scores), 2 (bad input), 130 (interrupted).
-
-    1 is also for memory that does not suffice and a kernel that cannot be launched.
+    """Run the command; return 0, or 1 (no usable scores, or a kernel that cannot be launched), 2
+    (bad input, or too little memory for it), 130 (interrupted).
     """
     try:
         options = vars(_parser().parse_args(argv))
