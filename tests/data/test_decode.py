@@ -7,8 +7,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
-import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageOps
@@ -138,12 +136,15 @@ def drafts(monkeypatch) -> list[tuple[int, int]]:
 
 
 def whole(image: Image.Image, window: Window) -> np.ndarray:
-    """Rescale the whole image, in float64 by torch, then crop."""
-    x = torch.from_numpy(np.array(image)).permute(2, 0, 1)[None].double()
-    scaled = F.interpolate(x, window.scaled[::-1], mode="bilinear", antialias=True)
+    """Rescale the whole image, in floating point, then crop.
+
+    Not by torch, which gives two rows of three the same value when the columns become one.
+    """
+    channels = [Image.fromarray(np.asarray(c, np.float32)) for c in image.split()]
+    scaled = [c.resize(window.scaled, Image.Resampling.BILINEAR) for c in channels]
     rows = slice(window.top, window.top + window.size)
     columns = slice(window.left, window.left + window.size)
-    return scaled[0, :, rows, columns].permute(1, 2, 0).numpy()
+    return np.stack([np.asarray(c) for c in scaled], -1)[rows, columns]
 
 
 @pytest.mark.parametrize(
@@ -237,7 +238,7 @@ def test_numbers_beyond_16_bits_are_refused():
         Photograph(b"Pf\n1 1\n-1.0\n\x00\x00\x80\x3f", "x").rgb()
 
 
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 @given(
     st.integers(1, 70),
     st.integers(1, 70),
@@ -257,7 +258,7 @@ def test_jitter_with_equal_ends_is_a_fixed_scale(w, h, size, more, draw):
 
 
 @pytest.mark.parametrize("name", ["cat", "astronaut", "coffee"])
-def test_real_photographs_are_cut_as_by_torch(pictures, name):
+def test_real_photographs_are_cut_from_the_whole_image(pictures, name):
     image = Image.fromarray(pictures[name])
     for draw in range(8):
         window = TrainCrop(112, (120, 280), True).plan(draw, image.size)

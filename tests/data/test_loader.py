@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
@@ -41,7 +41,6 @@ def steps(batches: Batches, epoch: int = 1, start: int = 0) -> list[list[tuple[f
     return [list(zip(x.tolist(), y.tolist(), strict=True)) for x, y in batches.epoch(epoch, start)]
 
 
-@settings(deadline=None)
 @given(st.integers(0, 40), st.integers(1, 12), st.integers(1, 5), st.booleans(), st.integers(0, 3))
 def test_processes_together_see_what_one_sees(length, batch, world, shuffle, start):
     def of(rank: int, world: int) -> Batches:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from vggfast.data.transforms import CentreCrop, TrainCrop, rescaled
@@ -12,7 +12,6 @@ SIDES = st.integers(1, 3000)
 DRAWS = st.integers(0, 2**62 - 1)
 
 
-@settings(deadline=None)
 @given(SIDES, SIDES, st.integers(1, 600))
 def test_rescaling_keeps_proportions(w, h, s):
     width, height = rescaled((w, h), s)
@@ -21,7 +20,6 @@ def test_rescaling_keeps_proportions(w, h, s):
     assert (width >= height) == (w >= h) or width == height
 
 
-@settings(deadline=None)
 @given(SIDES, SIDES, st.integers(1, 300), st.integers(0, 300), st.integers(0, 300), DRAWS)
 def test_a_crop_lies_inside_and_its_scale_in_range(w, h, size, more, range_, draw):
     low = size + more

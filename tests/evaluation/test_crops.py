@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from vggfast.errors import InputError
@@ -33,7 +33,6 @@ def test_other_grids() -> None:
     assert grid_corners(40, 32, 32, 3)[::3] == [(0, 0), (4, 0), (8, 0)]
 
 
-@settings(deadline=None, derandomize=True)
 @given(st.integers(0, 300), st.integers(0, 300), st.sampled_from([32, 224]), st.integers(2, 7))
 def test_any_image(extra_height: int, extra_width: int, crop: int, n: int) -> None:
     height, width = crop + extra_height, crop + extra_width

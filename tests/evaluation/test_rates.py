@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from vggfast.errors import InputError
 from vggfast.evaluation.rates import top_errors, wilson
 
 
-@settings(deadline=None, derandomize=True)
 @given(st.integers(1, 60000), st.floats(0, 1))
 def test_wilson_is_scipys(images: int, share: float) -> None:
     stats = pytest.importorskip("scipy.stats")

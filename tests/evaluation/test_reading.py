@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from vggfast.data.images import open_images
@@ -22,7 +22,6 @@ def samples(sizes: list[int]) -> list[Sample]:
     return [Sample(i, np.zeros((*SIZES[s], 3), np.uint8), 0) for i, s in enumerate(sizes)]
 
 
-@settings(deadline=None, derandomize=True)
 @given(st.lists(st.integers(0, 2), max_size=40), st.integers(1, 5), st.integers(0, 500))
 def test_batches_hold_one_size_and_lose_nothing(sizes: list[int], most: int, pending: int) -> None:
     batches = list(by_size(samples(sizes), lambda h, w: most, pending))

@@ -110,7 +110,7 @@ def test_what_is_held_is_bounded_by_what_was_in_use():
 
 
 @given(st.lists(st.tuples(st.integers(0, 7), st.integers(1, 5000)), max_size=60))
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 def test_blocks_never_overlap(requests):
     """Each slot's block is replaced again and again; all keep what was written into them."""
     lib = native.module()

@@ -76,8 +76,6 @@ def test_layers_of_the_network(layer, algorithm):
 @pytest.mark.parametrize("algorithm", ALGORITHMS, indirect=True)
 @settings(
     max_examples=40,
-    deadline=None,
-    derandomize=True,
     suppress_health_check=[HealthCheck.function_scoped_fixture],  # it stays the same
 )
 @given(

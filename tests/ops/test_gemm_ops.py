@@ -50,7 +50,7 @@ def test_result_and_gradients(op, x_shape, w_shape, relu, bias, backend):
 
 
 @given(m=st.integers(1, 20), k=st.integers(1, 70), o=st.integers(1, 20), seed=st.integers(0, 9))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_linear_of_any_size(m, k, o, seed):
     generator = torch.Generator().manual_seed(seed)
     x, w, b = (torch.randn(s, generator=generator) for s in ((m, k), (o, k), (o,)))

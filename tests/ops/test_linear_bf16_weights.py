@@ -34,7 +34,7 @@ def test_result(m, k, o, bias, relu, backend):
 
 
 @given(m=st.integers(1, 20), k=st.integers(1, 70), o=st.integers(1, 20), seed=st.integers(0, 9))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_any_size_to_the_bit(m, k, o, seed):
     g = torch.Generator().manual_seed(seed)
     x, w, b = (torch.randn(s, generator=g) for s in ((m, k), (o, k), (o,)))
