@@ -203,3 +203,14 @@ def test_what_cupy_lacks_names_kernel_and_shape(error, monkeypatch):
     monkeypatch.setattr(cuda_launch, "_launch", lambda name, *_: cuda_rtc._kernel(name))
     with pytest.raises(LaunchError, match=r"^sgd<float> of \(3,\) on cpu: .*no (lib|cache)"):
         cuda_launch.launch("sgd<float>", cuda_launch.Grid(1, 32), b"1", torch.zeros(3))
+
+
+@pytest.mark.parametrize("name", ["grad", "buffer", "copy"])
+@pytest.mark.parametrize("change", ["turned", "smaller", "elsewhere"])
+def test_sgd_of_tensors_that_do_not_fit(name: str, change: str) -> None:
+    p = torch.ones(6, 6, device=DEVICE)
+    other = {"turned": p.t().contiguous().t(), "smaller": p[:3], "elsewhere": p.to("meta")}[change]
+    tensors = cuda_sgd.Tensors(p, torch.ones_like(p), None, None, False)._replace(**{name: other})
+    with pytest.raises(InputError, match=rf"^sgd: {name} has shape \((6|3), 6\) .*allowed are"):
+        cuda_sgd.update([tensors], STEP)
+    assert torch.equal(p, torch.ones_like(p))

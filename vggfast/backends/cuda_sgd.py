@@ -8,6 +8,7 @@ from typing import NamedTuple
 from torch import Tensor
 
 from vggfast.backends.cuda_launch import TYPES, grid, launch, pack, pointer
+from vggfast.errors import InputError
 
 TENSORS, CHUNK = 80, 8192  # kSgdTensors, kSgdChunk
 _THREADS, _ENTRY, _HEAD = 256, "=5qIi", "4f2iiI"
@@ -38,10 +39,28 @@ def update(tensors: list[Tensors], step: Step) -> None:
     """Update parameters whose gradients are on one device and of one dtype.
 
     One launch for up to 80 parameters, which are all of a VGG.
+
+    Raises:
+        InputError: a gradient, a buffer or a copy that is not laid out as its parameter is, or lies
+            on another device; nothing is updated then.
     """
     tensors = [t for t in tensors if t.param.numel() > 0]
+    for t in tensors:
+        _check(t)
     for i in range(0, len(tensors), TENSORS):
         _launch(tensors[i : i + TENSORS], step)
+
+
+def _check(t: Tensors) -> None:
+    wanted = (t.param.shape, t.param.stride(), t.param.device)
+    for name in ("grad", "buffer", "copy"):
+        other: Tensor | None = getattr(t, name)
+        if other is not None and (other.shape, other.stride(), other.device) != wanted:
+            raise InputError(
+                f"sgd: {name} has shape {tuple(other.shape)} with strides {other.stride()} on "
+                f"{other.device}, allowed are those of the parameter, {tuple(t.param.shape)} with "
+                f"strides {t.param.stride()} on {t.param.device}"
+            )
 
 
 def _launch(tensors: list[Tensors], step: Step) -> None:
