@@ -17,7 +17,6 @@ import time
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import NoReturn
 
 HERE = Path(__file__).resolve().parent
 if str(HERE) not in sys.path:
@@ -32,6 +31,7 @@ from harness.cuda_cases import cases  # noqa: E402
 
 from vggfast import InputError  # noqa: E402
 from vggfast.backends import cuda_launch  # noqa: E402
+from vggfast.command import Parser  # noqa: E402
 from vggfast.tune import probe  # noqa: E402
 from vggfast.tune.clock import CudaClock  # noqa: E402  - its calls are queued before the GPU begins
 
@@ -43,13 +43,8 @@ HEAD = (
 )
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise InputError(f"{message} (see --help)")
-
-
 def _parser() -> argparse.ArgumentParser:
-    p = _Parser(
+    p = Parser(
         prog="bench/cuda_kernels.py",
         description="Time the CUDA C++ kernels on a GPU against torch's own.",
         allow_abbrev=False,

@@ -19,7 +19,7 @@ import time
 from collections.abc import Iterable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import torch
 
@@ -35,6 +35,7 @@ from harness.contest import OURS, Contender, Rounds, contest  # noqa: E402
 from harness.results import atomically  # noqa: E402
 
 from vggfast import InputError, vgg  # noqa: E402
+from vggfast.command import Parser  # noqa: E402
 from vggfast.data import Batches, DataSet, load  # noqa: E402
 
 # (name, width and height of the JPEGs, S_min and S_max)
@@ -46,13 +47,8 @@ CASES = (
 SIZE, BATCH = 224, 32
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise InputError(f"{message} (see --help)")
-
-
 def parser() -> argparse.ArgumentParser:
-    p = _Parser(prog="bench/data.py", description=__doc__.splitlines()[0], allow_abbrev=False)
+    p = Parser(prog="bench/data.py", description=__doc__.splitlines()[0], allow_abbrev=False)
     p.add_argument("--images", type=int, default=256, help="JPEGs of an epoch (256)")
     p.add_argument("--rounds", type=int, default=7, help="epochs of each contender (7)")
     p.add_argument("--workers", type=int, default=2, help="processes that read (2)")

@@ -13,7 +13,6 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NoReturn
 
 HERE = Path(__file__).resolve().parent
 if str(HERE) not in sys.path:
@@ -26,17 +25,13 @@ from counted.hardware import ELEMENT, H100  # noqa: E402
 from harness.results import atomically  # noqa: E402
 
 from vggfast import InputError, configs  # noqa: E402
+from vggfast.command import Parser  # noqa: E402
 
 OUT = HERE / "predictions" / "roofline_h100.json"
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise InputError(f"{message} (see --help)")
-
-
 def parser() -> argparse.ArgumentParser:
-    p = _Parser(
+    p = Parser(
         prog="bench/roofline.py",
         description="Predict the times of a VGG's layers on an H100 by counting.",
         allow_abbrev=False,

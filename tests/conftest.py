@@ -46,3 +46,12 @@ def fresh_selection() -> Iterator[None]:
     backends.clear_cache()
     yield
     backends.clear_cache()
+
+
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """One CPU thread: small layers gain nothing from more, and wait for them on a busy machine."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)

@@ -4,21 +4,16 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
-from typing import NoReturn
 
 from harness import peers
-from vggfast import InputError, backends, configs
+from vggfast import backends, configs
+from vggfast.command import Parser
 
 COMPARISONS = ("threads", "isa")
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise InputError(f"{message} (see --help)")
-
-
 def parser(dtypes: Sequence[str]) -> argparse.ArgumentParser:
-    p = _Parser(
+    p = Parser(
         prog="bench/run.py",
         description="Check a VGG's numerics against float64, then time it against torch.",
         allow_abbrev=False,

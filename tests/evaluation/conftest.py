@@ -7,9 +7,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 
-from tests.train.helpers import narrow_nets
+from tests.train.helpers import narrow_nets, on_the_cpu
 from vggfast.evaluate.cli import main
 from vggfast.evaluation.settings import Settings
 
@@ -17,17 +16,9 @@ from .helpers import CLASSES, save_net
 
 
 @pytest.fixture(autouse=True, scope="session")
-def on_the_cpu() -> Iterator[None]:
+def _on_the_cpu() -> Iterator[None]:
     """An evaluation that names no device stays on the CPU, with a GPU beside too."""
-    real = Settings.torch_device.fget
-
-    def chosen(self: Settings) -> torch.device:
-        return torch.device("cpu") if self.device == "auto" else real(self)  # type: ignore[misc]
-
-    patch = pytest.MonkeyPatch()
-    patch.setattr(Settings, "torch_device", property(chosen))
-    yield
-    patch.undo()
+    yield from on_the_cpu(Settings)
 
 
 @pytest.fixture(autouse=True)
@@ -37,12 +28,8 @@ def narrow(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    """Layers this small gain nothing from a second thread, and wait for it on a busy machine."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+def _one_thread(one_thread: None) -> None:
+    """Layers this small gain nothing from a second thread."""
 
 
 @pytest.fixture

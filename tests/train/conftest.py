@@ -6,26 +6,17 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-import torch
 
 from vggfast.engine.settings import Settings
 from vggfast.train.cli import main
 
-from .helpers import narrow_nets, write_idx
+from .helpers import narrow_nets, on_the_cpu, write_idx
 
 
 @pytest.fixture(autouse=True, scope="session")
-def on_the_cpu() -> Iterator[None]:
+def _on_the_cpu() -> Iterator[None]:
     """A run that names no device stays on the CPU, with a GPU beside too: results are compared."""
-    real = Settings.torch_device.fget
-
-    def chosen(self: Settings) -> torch.device:
-        return torch.device("cpu") if self.device == "auto" else real(self)  # type: ignore[misc]
-
-    patch = pytest.MonkeyPatch()
-    patch.setattr(Settings, "torch_device", property(chosen))
-    yield
-    patch.undo()
+    yield from on_the_cpu(Settings)
 
 
 @pytest.fixture

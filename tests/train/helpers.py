@@ -5,11 +5,13 @@ from __future__ import annotations
 import gzip
 import struct
 import sys
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from vggfast import configs
 from vggfast.models.vgg import VGG
@@ -61,3 +63,15 @@ def narrow_nets(patch: pytest.MonkeyPatch) -> None:
         return [replace(first, c_in=first.c_in // 8), *rest]
 
     patch.setattr(models, "fc_layers", fc_layers)
+
+
+def on_the_cpu(settings: type) -> Iterator[None]:
+    """While suspended, ``settings`` that name no device mean the CPU, with a GPU beside too."""
+    real = settings.torch_device.fget  # type: ignore[attr-defined]
+
+    def chosen(self: object) -> torch.device:
+        return torch.device("cpu") if self.device == "auto" else real(self)  # type: ignore[attr-defined]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(settings, "torch_device", property(chosen))
+        yield

@@ -8,8 +8,9 @@ import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
+from vggfast.command import BAD_INPUT, FAILED, INTERRUPTED, Parser, fail
 from vggfast.engine.failures import explained
 from vggfast.engine.world import OtherRankError, launched_rank
 from vggfast.errors import BackendError, InputError, LaunchError
@@ -17,7 +18,6 @@ from vggfast.evaluate import EvaluationError, Result, evaluate, fuse
 from vggfast.evaluation import table
 from vggfast.evaluation.settings import check_outputs
 
-BAD_INPUT, FAILED, INTERRUPTED = 2, 1, 130  # exit codes; 130 is the shells' for SIGINT
 DATA = (
     "digits, mnist:DIR, fashion-mnist:DIR, imagenet:DIR, shards (TRAIN.tar,VAL.tar), or a folder "
     "with val/CLASS/*"
@@ -39,16 +39,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         return BAD_INPUT
     except (InputError, BackendError) as error:
         rank = launched_rank()
-        return _fail(f"rank {rank}: {error}" if rank else error, BAD_INPUT)
+        return fail(f"rank {rank}: {error}" if rank else error, BAD_INPUT)
     except (EvaluationError, LaunchError) as error:
-        return _fail(error, FAILED)
+        return fail(error, FAILED)
     except (RuntimeError, MemoryError) as error:
         known = explained(error, "batch")
         if known is None:
             raise
-        return _fail(known, BAD_INPUT)
+        return fail(known, BAD_INPUT)
     except KeyboardInterrupt:
-        return _fail("interrupted; scores that were complete are kept", INTERRUPTED)
+        return fail("interrupted; scores that were complete are kept", INTERRUPTED)
     return 0
 
 
@@ -68,14 +68,8 @@ def _run(options: dict[str, Any], fused: list[str] | None) -> Result | None:
     return evaluate(**given, weights=ensemble if weights is None else weights)
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        # One line, without the usage that argparse would put before it.
-        raise InputError(" ".join(message.split()))
-
-
 def _parser() -> argparse.ArgumentParser:
-    p = _Parser(
+    p = Parser(
         prog="python -m vggfast.evaluate",
         description="Top-1 and top-5 error by the protocols of Simonyan & Zisserman 2014. Under "
         "torchrun the processes share the images.",
@@ -129,8 +123,3 @@ def _show(result: Result, written: str | None, listed: str | None, *, shown: boo
         print(table.markdown(result.rows), end="")
     if result.skipped:
         print(f"{result.skipped} images could not be read and are not counted")
-
-
-def _fail(error: object, code: int) -> int:
-    print(f"error: {error}", file=sys.stderr)
-    return code

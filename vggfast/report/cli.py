@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NoReturn
 
+from vggfast.command import BAD_INPUT, Parser, fail
 from vggfast.engine.checkpoint import write_atomically
 from vggfast.errors import InputError
 from vggfast.report.page import page
@@ -24,19 +23,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         except OSError as error:
             raise InputError(f"out: cannot write {options.out} ({error.strerror})") from None
     except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+        return fail(error, BAD_INPUT)
     print(f"wrote {options.out}")
     return 0
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise InputError(" ".join(message.split()))
-
-
 def _parser() -> argparse.ArgumentParser:
-    p = _Parser(
+    p = Parser(
         prog="python -m vggfast.report",
         description="Compare training runs in one HTML page that needs no network.",
     )

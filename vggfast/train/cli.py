@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import argparse
 import itertools
-import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
+from vggfast.command import BAD_INPUT, FAILED, INTERRUPTED, STOPPED, Parser, fail
 from vggfast.data import parse_spec
 from vggfast.engine.world import OtherRankError, launched_rank
 from vggfast.errors import BackendError, InputError
 from vggfast.train import StoppedError, TrainingError, fit
-
-# Exit codes; the last two are the shells' for SIGINT and SIGTERM.
-FAILED, BAD_INPUT, INTERRUPTED, STOPPED = 1, 2, 130, 143
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -46,14 +43,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        # One line, without the usage that argparse would put before it.
-        raise InputError(" ".join(message.split()))
-
-
 def _parser() -> argparse.ArgumentParser:
-    p = _Parser(
+    p = Parser(
         prog="python -m vggfast.train",
         description="Train a VGG by the recipe of Simonyan & Zisserman 2014. With --resume, what "
         "is not given is as in the checkpoint.",
@@ -114,5 +105,5 @@ def _free_folder(data: str, net: str) -> str:
 def _fail(error: object, code: int, everywhere: bool = False) -> int:
     """What every process knows, the first says."""
     if not everywhere or not launched_rank():
-        print(f"error: {error}", file=sys.stderr)
+        fail(error, code)
     return code

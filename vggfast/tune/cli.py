@@ -9,17 +9,17 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import torch
 
 from vggfast import backends, configs
+from vggfast.command import BAD_INPUT, FAILED, INTERRUPTED, Parser, fail
 from vggfast.errors import InputError
 from vggfast.kernels import table_file
 from vggfast.tune import probe, problems, progress, run, search, store
 from vggfast.tune.clock import clock_for
 
-BAD_INPUT, FAILED, INTERRUPTED = 2, 1, 130  # exit codes; 130 is the shells' for SIGINT
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
 SECONDS = 480.0
 
@@ -53,9 +53,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             return 0
         store.check(options.out, "--out")
     except InputError as error:
-        return _fail(error, BAD_INPUT)
+        return fail(error, BAD_INPUT)
     except KeyboardInterrupt:
-        return _fail("interrupted; nothing was measured", INTERRUPTED)
+        return fail("interrupted; nothing was measured", INTERRUPTED)
     shown = progress.choose(options.shown, len(job.problems))
     try:
         clock = clock_for(job.device)
@@ -67,11 +67,11 @@ def main(argv: Sequence[str] | None = None) -> int:
             shown.note(f"warning: {clock.caveat}")
         outcome = run.tune(job, clock, shown, started)
     except table_file.TableError as error:
-        return _fail(f"--out: {error}", BAD_INPUT)
+        return fail(f"--out: {error}", BAD_INPUT)
     except search.GpuLostError as error:
-        return _fail(f"{error}; what was measured before is kept in {options.out}", FAILED)
+        return fail(f"{error}; what was measured before is kept in {options.out}", FAILED)
     except KeyboardInterrupt:
-        return _fail(f"interrupted; what was measured is kept in {options.out}", INTERRUPTED)
+        return fail(f"interrupted; what was measured is kept in {options.out}", INTERRUPTED)
     finally:
         shown.close()
     return _end(outcome, options, started)
@@ -92,20 +92,14 @@ def _end(outcome: run.Outcome, options: Options, started: float) -> int:
             file=sys.stderr,
         )
     if outcome.wrong:
-        return _fail(f"{outcome.wrong} candidates gave wrong results, see above", FAILED)
+        return fail(f"{outcome.wrong} candidates gave wrong results, see above", FAILED)
     if not outcome.measured:
-        return _fail("nothing could be measured", FAILED)
+        return fail("nothing could be measured", FAILED)
     return 0
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        # One line, without the usage that argparse would put before it.
-        raise InputError(" ".join(message.split()))
-
-
 def _parser() -> argparse.ArgumentParser:
-    p = _Parser(
+    p = Parser(
         prog="python -m vggfast.tune",
         description="Time the tiles of the GPU kernels on the layers of VGG and keep the fastest.",
         allow_abbrev=False,
@@ -191,8 +185,3 @@ def _job(options: Options) -> run.Job:
         ),
         device, gpu.identity(device), gpu.cores(device), options.seconds, options.out,
     )  # fmt: skip
-
-
-def _fail(error: object, code: int) -> int:
-    print(f"error: {error}", file=sys.stderr)
-    return code
