@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from vggfast import backends
 from vggfast.configs import CONFIGS, DOWNSAMPLING, FC_WIDTH, check_net, fc_layers
 from vggfast.errors import InputError
+from vggfast.models import huge_pages
 from vggfast.models.init import INITS, initialise
 from vggfast.nn import FusedSequential
 
@@ -144,13 +145,13 @@ def _features(net: str, batch_norm: bool) -> list[nn.Module]:
 def _classifier(num_classes: int, crop: int, dropout: float) -> list[nn.Module]:
     first, _, last = fc_layers(num_classes, crop)
     return [
-        nn.Linear(first.c_in, FC_WIDTH),
+        huge_pages.linear(first.c_in, FC_WIDTH),
         nn.ReLU(inplace=True),
         nn.Dropout(dropout),
-        nn.Linear(FC_WIDTH, FC_WIDTH),
+        huge_pages.linear(FC_WIDTH, FC_WIDTH),
         nn.ReLU(inplace=True),
         nn.Dropout(dropout),
-        nn.Linear(FC_WIDTH, last.c_out),
+        huge_pages.linear(FC_WIDTH, last.c_out),
     ]
 
 
