@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "common/argmax.h"
+#include "cpu/caches.h"
 #include "cpu/kernels.h"
 #include "cpu/memory.h"
 
