@@ -40,22 +40,31 @@ from vggfast.nn import store_weights
 from vggfast.quantization import quantize
 
 if TYPE_CHECKING:
+    from vggfast.perceptual import PerceptualLoss
     from vggfast.predict import Predictor
+    from vggfast.taps import Extractor
 
 __version__ = "0.1.0"
 
 __all__ = [
-    "VGG", "BackendError", "InputError", "LaunchError", "Predictor", "capture", "capture_step",
-    "clear_weights", "evaluate", "exact", "explain", "get_fp32_precision", "ops", "optim",
-    "quantize", "set_fp32_precision", "store_weights", "train", "vgg", "vgg11", "vgg11_bn", "vgg13",
-    "vgg13_bn", "vgg16", "vgg16_bn", "vgg19", "vgg19_bn",
+    "VGG", "BackendError", "Extractor", "InputError", "LaunchError", "PerceptualLoss", "Predictor",
+    "capture", "capture_step", "clear_weights", "evaluate", "exact", "explain",
+    "get_fp32_precision", "ops", "optim", "quantize", "set_fp32_precision", "store_weights",
+    "train", "vgg", "vgg11", "vgg11_bn", "vgg13", "vgg13_bn", "vgg16", "vgg16_bn", "vgg19",
+    "vgg19_bn",
 ]  # fmt: skip
+
+_LAZY = {
+    "Extractor": "vggfast.taps",
+    "PerceptualLoss": "vggfast.perceptual",
+    "Predictor": "vggfast.predict",
+}
 
 
 def __getattr__(name: str) -> Any:
     # These pull in readers of images or progress bars: only for those who use them.
-    if name == "Predictor":
-        return importlib.import_module("vggfast.predict").Predictor
+    if name in _LAZY:
+        return getattr(importlib.import_module(_LAZY[name]), name)
     if name in ("evaluate", "optim", "train"):
         return importlib.import_module(f"vggfast.{name}")
     raise AttributeError(f"module 'vggfast' has no attribute {name!r}")

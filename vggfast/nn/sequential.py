@@ -60,8 +60,11 @@ class FusedSequential(nn.Sequential):
         return part
 
     def forward(self, input: Tensor) -> Tensor:
-        x = input
-        children = list(self)
+        return self.run(input, 0, len(self))
+
+    def run(self, x: Tensor, start: int, stop: int) -> Tensor:
+        """The children ``start`` to ``stop`` - 1 alone on x; nothing fuses across either end."""
+        children = list(self)[start:stop]
         i = 0
         while i < len(children):
             x, used = self._step(x, children, i)
