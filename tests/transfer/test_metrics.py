@@ -59,8 +59,8 @@ def test_area_is_scikit_learns_where_precision_falls(hits: list[bool]) -> None:
 
 
 def test_a_published_example() -> None:
-    """24 detections of 15 objects, from the README of rafaelpadilla/Object-Detection-Metrics: 26.84 %
-    by 11 points, 24.56 % by area.
+    """24 detections of 15 objects, from the README of rafaelpadilla/Object-Detection-Metrics: by
+    11 points 26.84 %, by area 24.56 %.
     """
     hits = np.zeros(24, bool)
     hits[[0, 2, 9, 11, 12, 13, 22]] = True
