@@ -289,8 +289,8 @@ def _check_labels(labels: np.ndarray, classes: Sequence[str], part: str) -> None
         raise InputError("labels: got images without a class, allowed are sets with classes")
     if len(classes) < 2 or labels.max() >= len(classes):
         raise InputError(
-            f"labels: got class numbers up to {labels.max()} of {len(classes)} classes, allowed are "
-            "two classes or more, and their numbers"
+            f"labels: got class numbers up to {labels.max()} of {len(classes)} classes, allowed "
+            "are two classes or more, and their numbers"
         )
     count = np.bincount(labels, minlength=len(classes))
     if not count.all():

@@ -73,7 +73,7 @@ def run(settings: Settings, progress: Progress | None = None) -> Summary | None:
         with join() as world, exact(settings.exact), torch.no_grad():
             shown = progress if progress is not None and world.first else Progress()
             with world.together():
-                work = _Extraction(settings, world, shown)
+                work = Extraction(settings, world, shown)
             todo, done = decide(world, lambda: work.prepare(held))
             with world.together():
                 work.check(done)
@@ -99,7 +99,7 @@ class _Net:
     width: int
 
 
-class _Extraction:
+class Extraction:
     """One run: everything is opened and checked here, before hours of work."""
 
     def __init__(self, settings: Settings, world: World, progress: Progress) -> None:
