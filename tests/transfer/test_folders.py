@@ -250,6 +250,14 @@ def test_a_bad_image_is_skipped_and_named(
     np.testing.assert_allclose(after.values, before.values[rest], rtol=1e-4, atol=1e-6)
 
 
+def test_a_process_that_decodes_changes_nothing(plain: dict[str, Any], tmp_path: Path) -> None:
+    extract(**plain)
+    extract(**{**plain, "out": tmp_path / "two", "workers": 1})
+    one, two = load(plain["out"]), load(tmp_path / "two")
+    assert one.names == two.names
+    assert one.values.tobytes() == two.values.tobytes()
+
+
 def test_two_processes_are_one(plain: dict[str, Any], tmp_path: Path) -> None:
     """Four shards, so each makes two; the manifest is that of one process."""
     launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
