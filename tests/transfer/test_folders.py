@@ -241,9 +241,10 @@ def test_a_bad_image_is_skipped_and_named(
     assert before.names[2] in refused(*argv(options))
     for out in options["out"].iterdir():
         out.unlink()
-    done = extract(**{**options, "on_bad_image": "skip"})
+    # A vector a shard, so that one shard has none.
+    done = extract(**{**options, "on_bad_image": "skip", "shard_size": 1})
     assert done is not None
-    assert (done.records, done.skipped) == (6, (before.names[2],))
+    assert (done.records, done.skipped, done.shards) == (6, (before.names[2],), 7)
     after = load(options["out"])
     rest = [i for i in range(7) if i != 2]
     assert after.names == tuple(before.names[i] for i in rest)

@@ -200,6 +200,12 @@ class Extraction:
         manifest = store.read_manifest(self.folder)
         if not manifest["complete"]:
             found = store.finished(self.folder, self.settings.format, self.count)
+            lost = [number for number in range(self.count) if number not in found]
+            if lost:
+                name = store.shard_name(lost[0], self.settings.format)
+                raise InputError(
+                    f"out: {self.folder / name} has gone while others were made; extract again"
+                )
             shards = [found[number] for number in range(self.count)]
             manifest |= {"complete": True, "shards": [asdict(shard) for shard in shards]}
             try:
