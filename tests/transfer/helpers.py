@@ -84,9 +84,11 @@ def actions(root: Path) -> Path:
                 ("horse", (1, 1, 10, 10), 0),
                 ("person", (5, 6, 44.7, 45), 0),
             )
-        lines(home / f"ImageSets/Action/{part}.txt", *people)
         if part == "test":
+            lines(home / f"ImageSets/Action/{part}.txt", *people)
             continue
+        lines(home / f"ImageSets/Action/{part}.txt", *(person.split()[0] for person in people))
+        lines(home / f"ImageSets/Action/other_{part}.txt", *(f"{person} -1" for person in people))
         for k, name in enumerate(("jumping", "reading")):
             rows = [f"{person} {1 if i % 2 == k else -1:2d}" for i, person in enumerate(people)]
             lines(home / f"ImageSets/Action/{name}_{part}.txt", *rows)

@@ -66,6 +66,8 @@ def test_voc_actions(tmp_path: Path) -> None:
     assert found.records.boxes is not None
     # VOC counts from 1 and includes the last pixel; the person is the second object.
     np.testing.assert_allclose(found.records.boxes[0], [4, 5, 44.7, 45])
+    # "other" is no class, and train.txt may name images alone: persons are those with marks.
+    assert found.records.names[0] == "JPEGImages/2010_000000.jpg"
 
 
 @pytest.mark.parametrize("below", ["", "101_ObjectCategories"])
@@ -125,15 +127,20 @@ def test_folders_that_do_not_fit(tmp_path: Path) -> None:
 def test_actions_that_do_not_fit(tmp_path: Path) -> None:
     actions(tmp_path)
     folder = tmp_path / "VOCdevkit/VOC2012/ImageSets/Action"
-    people = (folder / "train.txt").read_text().splitlines()
-    for name in ("train", "jumping_train", "reading_train"):
+    for name in ("jumping_train", "reading_train"):
         text = (folder / f"{name}.txt").read_text()
-        (folder / f"{name}.txt").write_text(text.replace(people[0], people[0][:-1] + "3"))
+        (folder / f"{name}.txt").write_text(text.replace("2010_000000 2", "2010_000000 3"))
     with pytest.raises(InputError, match="names object 3 of 2010_000000, allowed are 1 to 2"):
         open_collection(f"voc-action:{tmp_path}")
     (folder / "reading_train.txt").unlink()
     with pytest.raises(InputError, match=r"^data: no file .*reading_train.txt"):
         open_collection(f"voc-action:{tmp_path}")
+
+
+def test_annotations_that_begin_at_0(tmp_path: Path) -> None:
+    """Such a box begins with the image, not before it."""
+    path = annotation(tmp_path / "a.xml", ("ant", (0, 0.4, 9, 9), 0), ("bee", (-1, 3, 9, 9), 0))
+    assert [thing.box for thing in read_annotation(path)] == [(0, 0, 9, 9), (-2, 2, 9, 9)]
 
 
 def test_annotations_that_are_none(tmp_path: Path) -> None:

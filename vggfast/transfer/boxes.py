@@ -96,7 +96,8 @@ def read_annotation(path: Path) -> list[Thing]:
         for number, thing in enumerate(root.findall("object"), 1):
             corners = [float(_text(thing, f"bndbox/{n}")) for n in ("xmin", "ymin", "xmax", "ymax")]
             left, top, right, bottom = corners
-            box = checked((left - 1, top - 1, right, bottom), f"object {number} of {path}")
+            left, top = (0.0 if 0 <= end < 1 else end - 1 for end in (left, top))
+            box = checked((left, top, right, bottom), f"object {number} of {path}")
             difficult = (thing.findtext("difficult") or "0").strip() == "1"
             things.append(Thing(_text(thing, "name"), box, difficult))
         return things

@@ -17,6 +17,7 @@ from vggfast.transfer.boxes import Thing, read_annotation
 from vggfast.transfer.pictures import Box
 
 PARTS = ("train", "val", "test")
+OTHER = "other"
 
 
 @dataclass
@@ -60,20 +61,24 @@ def classification(root: Path, year: str) -> Found:
 def action(root: Path) -> Found:
     """The persons of VOC-2012's action task, each a box with a mark for each action.
 
-    ImageSets/Action/PART.txt lists images and the numbers of objects in their annotations, from 1;
-    CLASS_PART.txt the same with a mark.
+    ImageSets/Action/CLASS_PART.txt lists images, numbers of objects in their annotations, from 1,
+    and marks. A part without such files, as the test part, is what PART.txt lists. "other", which
+    the benchmark leaves out, is no class.
 
     Raises:
         InputError: a folder or file is missing, or they do not fit each other.
     """
     home = _home(root, "VOC2012", "Action")
     folder = home / "ImageSets/Action"
-    parts, classes = _parts_and_classes(folder)
+    parts, names = _parts_and_classes(folder)
+    classes = tuple(name for name in names if name != OTHER)
     found = Found(home, classes, boxes=[])
     numbers: dict[str, int] = {}
     assert found.boxes is not None
     for part in parts:
-        people = [(line[0], line[1]) for line in _lines(folder / f"{part}.txt", 2)]
+        named = [file for c in classes if (file := folder / f"{c}_{part}.txt").is_file()]
+        source = named[0] if named else folder / f"{part}.txt"
+        people = [(line[0], line[1]) for line in _lines(source, 2)]
         columns = [_action_marks(folder, part, name, people) for name in classes]
         things: dict[str, list[Thing]] = {}
         for row, (image, thing) in enumerate(people):
@@ -84,7 +89,7 @@ def action(root: Path) -> Found:
                 things[image] = read_annotation(home / f"Annotations/{image}.xml")
             if not thing.isdecimal() or not 1 <= int(thing) <= len(things[image]):
                 raise InputError(
-                    f"data: {folder / part}.txt names object {thing} of {image}, allowed are 1 to "
+                    f"data: {source} names object {thing} of {image}, allowed are 1 to "
                     f"{len(things[image])}"
                 )
             found.image.append(numbers[image])
