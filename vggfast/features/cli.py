@@ -146,7 +146,7 @@ def _add_classify(commands: Any) -> None:
     add("--splits", type=int, help="random splits of the Caltech sets: 3")
     add("--train-per-class", type=int, help="training images a class of such a split: 30, 60")
     add("--test-per-class", type=int, help="most test images a class: 50, all others")
-    add("--c", metavar="LIST", help="what C may be: 0.01,0.1,1,10,100")
+    add("--c", metavar="LIST", help="what C may be: 0.01,0.1,1,10,100,1000")
     add("--seed", type=int, help="of splits: 0")
     add("--table", metavar="FILE", help="write the table, *.md or *.csv")
     add("--json", metavar="FILE", help="write the result as JSON")
