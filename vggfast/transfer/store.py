@@ -80,6 +80,7 @@ def write_shard(path: Path, rows: Rows, skipped: tuple[str, ...] = ()) -> Shard:
     """
     write = _write_parquet if path.suffix == ".parquet" else _write_safetensors
     try:
+        path.with_suffix(".json").unlink(missing_ok=True)  # of another, that somebody has deleted
         write_atomically(path, lambda new: write(new, rows))
         shard = Shard(path.name, file_hash(path), len(rows.names), skipped)
         write_json(path.with_suffix(".json"), asdict(shard))
