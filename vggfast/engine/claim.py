@@ -10,7 +10,7 @@ from typing import IO
 from vggfast.errors import InputError
 
 
-def claim(path: Path) -> IO[bytes] | None:
+def claim(path: Path, doing: str = "training") -> IO[bytes] | None:
     """Hold an existing file until it is closed, or this process ends in whatever way.
 
     The lock is of this process alone: workers that outlive a killed run for a moment do not have
@@ -27,7 +27,7 @@ def claim(path: Path) -> IO[bytes] | None:
         file.close()
         if error.errno in (errno.EACCES, errno.EAGAIN):
             raise InputError(
-                f"out: another process is training in {path.parent}; allowed is another out, or "
+                f"out: another process is {doing} in {path.parent}; allowed is another out, or "
                 "resume when it has ended"
             ) from None
         return None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar, cast
 
 import numpy as np
 import torch
@@ -20,6 +20,16 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 PENDING_BYTES = 256 << 20  # of decoded images that wait for others of their size
+
+
+class Pixels(Protocol):
+    """Anything with an image, (H, W, 3) uint8 RGB."""
+
+    @property
+    def pixels(self) -> np.ndarray: ...
+
+
+P = TypeVar("P", bound=Pixels)
 
 
 class Sample(NamedTuple):
@@ -60,16 +70,16 @@ def stream(
 
 
 def by_size(
-    samples: Iterable[Sample],
+    samples: Iterable[P],
     most: Callable[[int, int], int],
     pending_bytes: int = PENDING_BYTES,
-) -> Iterator[list[Sample]]:
+) -> Iterator[list[P]]:
     """Group samples of equal size: up to ``most``(height, width) at a time.
 
     Photographs come in few sizes but in any order. A size that is not full waits until the end,
     or until more than ``pending_bytes`` wait: then the size that holds most goes on as it is.
     """
-    waiting: dict[tuple[int, int], list[Sample]] = {}
+    waiting: dict[tuple[int, int], list[P]] = {}
     held = 0
     for sample in samples:
         height, width = sample.pixels.shape[:2]
@@ -88,7 +98,7 @@ def by_size(
 
 
 def to_input(
-    samples: Sequence[Sample],
+    samples: Sequence[Pixels],
     mean: Sequence[float],
     std: Sequence[float],
     device: torch.device,
