@@ -46,7 +46,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "VGG", "BackendError", "InputError", "LaunchError", "Predictor", "capture", "capture_step",
-    "clear_weights", "evaluate", "exact", "explain", "get_fp32_precision", "ops", "optim",
+    "clear_weights", "evaluate", "exact", "explain", "get_fp32_precision", "localize", "ops", "optim",
     "quantize", "set_fp32_precision", "store_weights", "train", "vgg", "vgg11", "vgg11_bn", "vgg13",
     "vgg13_bn", "vgg16", "vgg16_bn", "vgg19", "vgg19_bn",
 ]  # fmt: skip
@@ -56,6 +56,6 @@ def __getattr__(name: str) -> Any:
     # These pull in readers of images or progress bars: only for those who use them.
     if name == "Predictor":
         return importlib.import_module("vggfast.predict").Predictor
-    if name in ("evaluate", "optim", "train"):
+    if name in ("evaluate", "localize", "optim", "train"):
         return importlib.import_module(f"vggfast.{name}")
     raise AttributeError(f"module 'vggfast' has no attribute {name!r}")
