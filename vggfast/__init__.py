@@ -46,9 +46,9 @@ __version__ = "0.1.0"
 
 __all__ = [
     "VGG", "BackendError", "InputError", "LaunchError", "Predictor", "capture", "capture_step",
-    "clear_weights", "evaluate", "exact", "explain", "get_fp32_precision", "localize", "ops", "optim",
-    "quantize", "set_fp32_precision", "store_weights", "train", "vgg", "vgg11", "vgg11_bn", "vgg13",
-    "vgg13_bn", "vgg16", "vgg16_bn", "vgg19", "vgg19_bn",
+    "clear_weights", "evaluate", "exact", "explain", "get_fp32_precision", "localize", "ops",
+    "optim", "quantize", "set_fp32_precision", "store_weights", "train", "vgg", "vgg11", "vgg11_bn",
+    "vgg13", "vgg13_bn", "vgg16", "vgg16_bn", "vgg19", "vgg19_bn",
 ]  # fmt: skip
 
 
