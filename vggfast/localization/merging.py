@@ -22,9 +22,7 @@ THRESHOLD = 0.5  # t
 MATCH_BYTES = 16 << 20  # of match scores held at a time
 
 
-def merge(
-    boxes: np.ndarray, threshold: float = THRESHOLD, valid: np.ndarray | None = None
-) -> tuple[np.ndarray, np.ndarray]:
+def merge(boxes: np.ndarray, threshold: float = THRESHOLD) -> tuple[np.ndarray, np.ndarray]:
     """Merge the boxes of each of P problems (an image, or an image and class), all at once.
 
     Each turn merges one pair in every problem that still has one. The best partner of each box is
@@ -34,31 +32,28 @@ def merge(
     Args:
         boxes: (P, B, 4), corners.
         threshold: t, at least 0.
-        valid: (P, B), bool: which boxes there are; by default all.
 
     Returns:
         The merged boxes (P, B, 4), float64, each in the place of the first of its boxes, and
         (P, B), int64: the place of the merged box into which each box went.
     """
     p, b = boxes.shape[:2]
-    there = np.ones((p, b), bool) if valid is None else valid.copy()
     merged = boxes.astype(np.float64)
     owner = np.broadcast_to(np.arange(b), (p, b)).copy()
     at_once = max(1, MATCH_BYTES // (8 * b * b or 1))
     for start in range(0, p if b > 1 else 0, at_once):
         part = slice(start, start + at_once)
-        _merge(merged[part], owner[part], there[part], threshold)
+        _merge(merged[part], owner[part], threshold)
     return merged, owner
 
 
-def _merge(merged: np.ndarray, owner: np.ndarray, there: np.ndarray, threshold: float) -> None:
+def _merge(merged: np.ndarray, owner: np.ndarray, threshold: float) -> None:
     """:func:`merge` in place."""
-    p, b = there.shape
+    p, b = owner.shape
+    there = np.ones((p, b), bool)
     # match[p, i, j], i < j: how well box j matches box i; infinite below the diagonal.
     match = match_scores(merged[:, :, None], merged[:, None])
     match[:, np.tri(b, dtype=bool)] = np.inf
-    match[~there] = np.inf
-    match.transpose(0, 2, 1)[~there] = np.inf
     best = match.min(2)
     partner = match.argmin(2)
     active = np.arange(p)
@@ -98,8 +93,7 @@ def best_boxes(
 
     Args:
         merged, owner: what :func:`merge` gave.
-        scores: (P, B) of the boxes before merging, of which 0 are those that are not there; or
-            (P, K, B), of K classes that share the boxes.
+        scores: (P, B) of the boxes before merging, or (P, K, B), of K classes that share them.
 
     Returns:
         Boxes (P, 4) or (P, K, 4), and their scores (P,) or (P, K).
