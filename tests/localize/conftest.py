@@ -8,13 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from tests.evaluation.helpers import save_net
 from tests.train.helpers import narrow_nets, on_the_cpu
 from vggfast.localization.networks import Options
 from vggfast.localization.settings import BoxSettings
 from vggfast.localize.cli import main
 
-from .helpers import DIGITS, canvas_set
+from .helpers import canvas_set, save_classifier
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -45,9 +44,9 @@ def canvases(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def classifier(tmp_path_factory: pytest.TempPathFactory, narrow: None) -> Path:
-    """A network A for crops of 64 that tells ten digits, more or less."""
+    """A network A for crops of 64 that names ten digits at random."""
     path = tmp_path_factory.mktemp("nets") / "classifier.safetensors"
-    return save_net(path, "A", seed=1, classes=DIGITS, crop=64)
+    return save_classifier(path)
 
 
 @pytest.fixture

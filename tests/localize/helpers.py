@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from tests.evaluation.helpers import MEAN, STD
+from tests.evaluation.helpers import MEAN, STD, build
 from vggfast.engine.weights import save_weights
 from vggfast.localization.canvases import write_canvases
 from vggfast.models.boxes import BoxRegressor
@@ -31,7 +31,7 @@ def regressor(boxes: str = "pcr", crop: int = 64, classes: int = 10, seed: int =
     for name, p in model.named_parameters():
         if name.endswith("bias"):
             nn.init.normal_(p, 0, 0.1)
-    nn.init.normal_(model.classifier[-1].weight, 0, 0.3)
+    nn.init.normal_(model.classifier[-1].weight, 0, 0.1)
     with torch.no_grad():  # boxes of about half a crop, of which many overlap
         model.classifier[-1].bias.view(-1, 4)[:, 2:] += 1
     return model
@@ -39,5 +39,12 @@ def regressor(boxes: str = "pcr", crop: int = 64, classes: int = 10, seed: int =
 
 def save_regressor(path: Path, boxes: str = "pcr", seed: int = 3) -> Path:
     model = regressor(boxes, seed=seed)
+    save_weights(path, model, classes=DIGITS, mean=MEAN, std=STD, scale=(64, 64))
+    return path
+
+
+def save_classifier(path: Path, seed: int = 1) -> Path:
+    torch.manual_seed(seed)
+    model = build("A", 64, len(DIGITS))
     save_weights(path, model, classes=DIGITS, mean=MEAN, std=STD, scale=(64, 64))
     return path
