@@ -38,8 +38,8 @@ def _one_thread(one_thread: None) -> None:
 
 @pytest.fixture(scope="session")
 def canvases(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """30 training and 14 validation images of 64 x 64, ten classes, in ILSVRC's layout."""
-    return canvas_set(tmp_path_factory.mktemp("canvases") / "set", 30, 14)
+    """60 training and 40 validation images of 64 x 64, ten classes, in ILSVRC's layout."""
+    return canvas_set(tmp_path_factory.mktemp("canvases") / "set", 60, 40)
 
 
 @pytest.fixture(scope="module")

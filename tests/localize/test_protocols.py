@@ -171,13 +171,13 @@ def test_errors_are_counted(nets: dict[str, Path], canvases: Path, tmp_path: Pat
     )  # type: ignore[arg-type]  # fmt: skip
     assert one is not None
     assert two is not None
-    assert (one.row.error.errors, one.images) == (centre, 14)
-    assert one.row.mean_iou == pytest.approx(total / 14, abs=1e-5)
+    assert (one.row.error.errors, one.images) == (centre, 40)
+    assert one.row.mean_iou == pytest.approx(total / 40, abs=1e-5)
     assert two.row.first is not None
     assert two.row.classes is not None
     counted = [rate.errors for rate in (two.row.error, two.row.first, two.row.classes)]
     assert counted == [full, first, classes]
-    assert 0 < centre < 14  # else it would say little
+    assert 0 < centre < 40  # else it would say little
     assert classes < full < first
 
 
@@ -218,8 +218,8 @@ def test_the_command(nets: dict[str, Path], canvases: Path, tmp_path: Path,
     printed = capsys.readouterr().out
     assert "| A + A | scr + pcr | 64 | 64,96 | full |" in printed
     record = json.loads((tmp_path / "r.json").read_text())
-    assert record["images"] == 14
-    assert record["row"]["error"]["images"] == 14
+    assert record["images"] == 40
+    assert record["row"]["error"]["images"] == 40
     assert record["row"]["scales"] == [64, 96]
     lines = (tmp_path / "r.csv").read_text().splitlines()
     assert lines[1].startswith("A + A,scr + pcr,64,")

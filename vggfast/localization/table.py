@@ -42,10 +42,13 @@ class Row:
     mean_iou: float | None = None
 
 
-def markdown(rows: Sequence[Row]) -> str:
-    """Errors in per cent with their 95 % intervals."""
-    lines = ["| " + " | ".join(HEADER) + " |", "|" + "---|" * len(HEADER)]
-    return "\n".join(lines + ["| " + " | ".join(_cells(row)) + " |" for row in rows]) + "\n"
+def markdown(rows: Sequence[Row], names: Sequence[str] = ()) -> str:
+    """Errors in per cent with their 95 % intervals; ``names``, if given, are a first column."""
+    first = [[name] for name in names] if names else [[] for _ in rows]
+    header = ["training", *HEADER] if names else HEADER
+    lines = [header, ["---"] * len(header)]
+    lines += [[*name, *_cells(row)] for name, row in zip(first, rows, strict=True)]
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
 def write(path: Path, rows: Sequence[Row]) -> None:
