@@ -17,7 +17,6 @@ import argparse
 import json
 import shlex
 import sys
-import time
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -184,7 +183,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     command = shlex.join(
         ["python", "bench/localize_study.py", *(sys.argv[1:] if argv is None else argv)]
     )
-    study, begun = Study(options), time.perf_counter()
+    study = Study(options)
     try:
         rows, top1 = run(study)
     except (InputError, TrainingError, StoppedError, localize.LocalizationError) as error:
@@ -199,7 +198,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         "versions": versions(),
         "commit": commit(),
         "backends": str(vggfast.explain()),
-        "seconds": time.perf_counter() - begun,
         "classifier_top1_error": top1,
         "training": study.records,
         "rows": [{"training": name, **asdict(row)} for name, row in rows],

@@ -69,18 +69,20 @@ def test_history_is_what_evaluation_measures(run: Path, canvases: Path) -> None:
     assert found.row.mean_iou >= float(last["val_mean_iou"]) - 1e-4
 
 
+@pytest.mark.parametrize("tune", ["fc", "all"])
 def test_resumed_runs_are_the_same(
-    run: Path, options: dict[str, object], classifier: Path, tmp_path: Path
+    options: dict[str, object], classifier: Path, tmp_path: Path, tune: str
 ) -> None:
     """Also without the classification network's file."""
     moved = tmp_path / "classifier.safetensors"
     moved.write_bytes(classifier.read_bytes())
-    out = tmp_path / "half"
-    first = {**options, "init_from": moved}
-    fit(**first, epochs=1, out=out)  # type: ignore[arg-type]
+    whole, half = tmp_path / "whole", tmp_path / "half"
+    given = {**options, "init_from": moved, "tune": tune, "limit": 30}
+    fit(**given, epochs=2, out=whole)  # type: ignore[arg-type]
+    fit(**given, epochs=1, out=half)  # type: ignore[arg-type]
     moved.unlink()
-    fit(epochs=2, out=out, resume=True, progress=False)
-    one, two = (read(folder / "last.safetensors")[1] for folder in (run, out))
+    fit(epochs=2, out=half, resume=True, progress=False)
+    one, two = (read(folder / "last.safetensors")[1] for folder in (whole, half))
     assert all(torch.equal(one[name], two[name]) for name in one)
 
 
