@@ -16,6 +16,7 @@ from __future__ import annotations
 import argparse
 import json
 import shlex
+import shutil
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -91,7 +92,10 @@ class Study:
             if json.loads(done.read_text()) != made:
                 raise InputError(f"runs: {self.canvases} holds other canvases; allowed is another")
             return
-        write_canvases(self.canvases, o.data, train=o.train, val=o.val, seed=o.seed)
+        for half in (self.canvases, begun := self.runs / "canvases.new"):
+            shutil.rmtree(half, ignore_errors=True)  # of a study that was cut off
+        write_canvases(begun, o.data, train=o.train, val=o.val, seed=o.seed)
+        begun.rename(self.canvases)
         done.write_text(json.dumps(made))
 
     def classifier(self) -> Path:
