@@ -43,7 +43,7 @@ from vggfast.localization.canvases import SIDE, write_canvases  # noqa: E402
 from vggfast.train import StoppedError, TrainingError, fit  # noqa: E402
 
 KINDS = (("scr", "all"), ("pcr", "all"), ("scr", "fc"), ("pcr", "fc"))
-DONE = "canvases.json"  # written when all canvases are
+DONE = "made.json"  # how the canvases were made
 
 
 def parser() -> argparse.ArgumentParser:
@@ -86,17 +86,17 @@ class Study:
 
     def write(self) -> None:
         """The canvases."""
-        o, done = self.options, self.runs / DONE
+        o, done = self.options, self.canvases / DONE
         made = {"data": o.data, "train": o.train, "val": o.val, "seed": o.seed}
         if done.is_file():
             if json.loads(done.read_text()) != made:
                 raise InputError(f"runs: {self.canvases} holds other canvases; allowed is another")
             return
-        for half in (self.canvases, begun := self.runs / "canvases.new"):
-            shutil.rmtree(half, ignore_errors=True)  # of a study that was cut off
+        begun = self.runs / "canvases.new"
+        shutil.rmtree(begun, ignore_errors=True)  # of a study that was cut off
         write_canvases(begun, o.data, train=o.train, val=o.val, seed=o.seed)
+        (begun / DONE).write_text(json.dumps(made))
         begun.rename(self.canvases)
-        done.write_text(json.dumps(made))
 
     def classifier(self) -> Path:
         """Net A that classifies canvases, from the convolutions of one that knows the items."""
