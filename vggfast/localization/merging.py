@@ -8,8 +8,8 @@ How well two boxes a and b match, 0 for equal ones:
 
     m(a, b) = |centre(a) - centre(b)| / ((diagonal(a) + diagonal(b)) / 2) + 1 - IoU(a, b)
 
-the distance of the centres, which Sermanet et al. take in pixels, here in mean diagonals so that
-objects of any size are treated alike, and what the two lack in overlap. A pair is merged while
+the distance of the centres, in units that Sermanet et al. do not give, here in mean diagonals so
+that objects of any size are treated alike, and what the two lack in overlap. A pair is merged while
 m <= t. Of pairs that match equally well the first is taken, in the order of their first and then
 of their second boxes.
 """
@@ -34,8 +34,9 @@ def merge(boxes: np.ndarray, threshold: float = THRESHOLD) -> tuple[np.ndarray, 
         threshold: t, at least 0.
 
     Returns:
-        The merged boxes (P, B, 4), float64, each in the place of the first of its boxes, and
-        (P, B), int64: the place of the merged box into which each box went.
+        The merged boxes (P, B, 4), float64, each in the place of the first of its boxes (in
+        the others' places there is nothing of use), and (P, B), int64: the place of the merged box
+        into which each box went.
     """
     p, b = boxes.shape[:2]
     merged = boxes.astype(np.float64)
