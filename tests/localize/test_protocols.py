@@ -167,7 +167,7 @@ def test_errors_are_counted(nets: dict[str, Path], canvases: Path, tmp_path: Pat
     one = evaluate(**common)  # type: ignore[arg-type]
     two = evaluate(
         **common, protocol="full", classifier=nets["one"], top=3, merge_threshold=T, flips=False,
-        batch=3,
+        batch=3, workers=1,
     )  # type: ignore[arg-type]  # fmt: skip
     assert one is not None
     assert two is not None
