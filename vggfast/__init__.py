@@ -49,9 +49,9 @@ __version__ = "0.1.0"
 __all__ = [
     "VGG", "BackendError", "Extractor", "InputError", "LaunchError", "PerceptualLoss", "Predictor",
     "capture", "capture_step", "clear_weights", "evaluate", "exact", "explain", "features",
-    "get_fp32_precision", "ops", "optim", "quantize", "set_fp32_precision", "store_weights",
-    "train", "transfer", "vgg", "vgg11", "vgg11_bn", "vgg13", "vgg13_bn", "vgg16", "vgg16_bn",
-    "vgg19", "vgg19_bn",
+    "get_fp32_precision", "localize", "ops", "optim", "quantize", "set_fp32_precision",
+    "store_weights", "train", "transfer", "vgg", "vgg11", "vgg11_bn", "vgg13", "vgg13_bn", "vgg16",
+    "vgg16_bn", "vgg19", "vgg19_bn",
 ]  # fmt: skip
 
 _LAZY = {
@@ -65,6 +65,6 @@ def __getattr__(name: str) -> Any:
     # These pull in readers of images or progress bars: only for those who use them.
     if name in _LAZY:
         return getattr(importlib.import_module(_LAZY[name]), name)
-    if name in ("evaluate", "features", "optim", "train", "transfer"):
+    if name in ("evaluate", "features", "localize", "optim", "train", "transfer"):
         return importlib.import_module(f"vggfast.{name}")
     raise AttributeError(f"module 'vggfast' has no attribute {name!r}")

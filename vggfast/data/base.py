@@ -26,7 +26,8 @@ class RawBatch:
 
     Attributes:
         images: as ``Samples.finish`` of the same set takes them.
-        labels: (N,), int64.
+        labels: (N,), int64, the class numbers; of other tasks than classification their targets,
+            (N, ...).
         flips: (N,), bool, which images ``finish`` mirrors, or None.
         shifts: (N, 3), float32, what ``finish`` adds to red, green and blue, or None.
         bad: (name, reason) of every image that could not be read.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -41,14 +42,14 @@ class PhotoSamples:
         return len(self.source.labels)
 
     def read(self, keys: Sequence[Key]) -> RawBatch:
-        pixels, windows, labels = [], [], []
+        pixels, windows, targets = [], [], []
         bad: list[tuple[str, str]] = []
         skipped = 0
         for index, draw in keys:
             for place, i in enumerate(self._candidates(index)):
                 skipped += place == 1
                 try:
-                    window, crop = self._cut(i, draw)
+                    window, crop, target = self._cut(i, draw)
                 except BadImageError as error:
                     if not self.skip:
                         raise
@@ -56,7 +57,7 @@ class PhotoSamples:
                     continue
                 windows.append(window)
                 pixels.append(crop)
-                labels.append(self.source.labels[i])
+                targets.append(target)
                 break
             else:
                 if self.replace:
@@ -69,7 +70,7 @@ class PhotoSamples:
             torch.from_numpy(
                 np.stack(pixels) if pixels else np.zeros((0, size, size, 3), np.uint8)
             ),
-            torch.tensor(labels, dtype=torch.int64),
+            self._targets(targets),
             torch.tensor([w.flip for w in windows], dtype=torch.bool),
             self.colours.shifts(np.array([w.alphas for w in windows]).reshape(-1, 3)),
             bad,
@@ -85,10 +86,15 @@ class PhotoSamples:
         if self.replace:
             yield from ((index + step) % len(self) for step in range(1, len(self)))
 
-    def _cut(self, i: int, draw: int) -> tuple[Window, np.ndarray]:
+    def _cut(self, i: int, draw: int) -> tuple[Window, np.ndarray, Any]:
+        """A crop of image ``i``, where it lies, and what the network is to say of it."""
         photograph = Photograph(self.source.read(i), self.source.place(i))
         window = self.crop.plan(draw, photograph.size)
-        return window, photograph.crop(window)
+        return window, photograph.crop(window), self.source.labels[i]
+
+    def _targets(self, targets: list[Any]) -> Tensor:
+        """A tensor of what :meth:`_cut` gave for each image of a batch."""
+        return torch.tensor(targets, dtype=torch.int64)
 
 
 def from_photographs(

@@ -1,4 +1,4 @@
-"""Loss and accuracy of a model over a data set."""
+"""Loss and accuracy of a model over a data set, or what another task measures."""
 
 from __future__ import annotations
 
@@ -7,13 +7,17 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
+
+from vggfast.engine.task import CLASSIFICATION, Task
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Mean cross-entropy, fraction of images whose class came first, and among the first five."""
+    """Means over images of the loss and of the task's two measures.
+
+    Of a classification: cross-entropy, whose class came first, and among the first five.
+    """
 
     loss: float
     accuracy: float
@@ -36,8 +40,9 @@ def evaluate(
     device: torch.device | str = "cpu",
     dtype: torch.dtype = torch.float32,
     total: Callable[[list[float]], list[float]] = list,
+    task: Task = CLASSIFICATION,
 ) -> Evaluation:
-    """Evaluate ``model``, in eval mode, over batches of images (N, 3, H, W) and labels (N,).
+    """Evaluate ``model``, in eval mode, over batches of images (N, 3, H, W) and targets (N, ...).
 
     ``total`` sums figures over the processes of which each has a share of the images. The mode
     the model was in is restored. Without any image the figures are NaN.
@@ -51,7 +56,7 @@ def evaluate(
             x, y = x.to(place, non_blocking=True), y.to(place, non_blocking=True)
             with autocast(place, dtype):
                 logits = model(x)
-            sums += _sums(logits.float(), y)
+            sums += task.figures(logits.float(), y)
             images += len(y)
     finally:
         model.train(was_training)
@@ -60,9 +65,3 @@ def evaluate(
         return Evaluation(float("nan"), float("nan"), float("nan"), 0)
     loss, first, five = (value / seen for value in found)
     return Evaluation(loss, first, five, int(seen))
-
-
-def _sums(logits: Tensor, y: Tensor) -> Tensor:
-    ranked = logits.topk(min(5, logits.shape[1])).indices == y[:, None]
-    loss = F.cross_entropy(logits, y, reduction="sum")
-    return torch.stack([loss, ranked[:, 0].sum(), ranked.sum()]).double()

@@ -13,6 +13,8 @@ from vggfast.data.base import require
 from vggfast.engine.checkpoint import write_atomically
 from vggfast.errors import InputError
 
+ACCURACIES = ("accuracy", "top5")  # the measures of a classification
+
 
 @dataclass(frozen=True)
 class Row:
@@ -20,7 +22,8 @@ class Row:
 
     ``lr`` is the rate the epoch was trained with. ``train_accuracy`` is counted while training
     (dropout on, augmented images). ``seconds`` and ``images_per_s`` are of the training part, of
-    which the loop ``waited`` so many seconds for images.
+    which the loop ``waited`` so many seconds for images. Accuracy and top5 are a task's two
+    measures, which files name as it does.
     """
 
     epoch: int
@@ -34,9 +37,24 @@ class Row:
     images_per_s: float
     waited: float
 
+    def named(self, measures: tuple[str, str]) -> dict[str, Any]:
+        """The fields by the names that :func:`columns` gives them."""
+        return dict(zip(columns(measures), asdict(self).values(), strict=True))
+
     def numbers(self) -> tuple[float, ...]:
         """All but the timings: what a repeated run gives again, bit for bit."""
         return tuple(getattr(self, f.name) for f in fields(self)[:-3])
+
+
+def columns(measures: tuple[str, str]) -> list[str]:
+    """The fields of a row, "accuracy" and "top5" under the names of the measures."""
+    first, second = measures
+    names = {
+        "train_accuracy": f"train_{first}",
+        "val_accuracy": f"val_{first}",
+        "val_top5": f"val_{second}",
+    }
+    return [names.get(f.name, f.name) for f in fields(Row)]
 
 
 class History(list[Row]):
@@ -51,14 +69,15 @@ class History(list[Row]):
         """Plain rows, for a checkpoint."""
         return [asdict(row) for row in self]
 
-    def write_csv(self, path: Path) -> None:
+    def write_csv(self, path: Path, measures: tuple[str, str] = ACCURACIES) -> None:
         """Write all rows, atomically: a resumed run neither repeats nor loses any."""
+        rows = [row.named(measures) for row in self]
 
         def write(temporary: Path) -> None:
             with temporary.open("w", newline="", encoding="utf-8") as file:
-                writer = csv.DictWriter(file, [f.name for f in fields(Row)])
+                writer = csv.DictWriter(file, columns(measures))
                 writer.writeheader()
-                writer.writerows(self.state())
+                writer.writerows(rows)
 
         write_atomically(path, write)
 
@@ -66,16 +85,16 @@ class History(list[Row]):
 class TensorBoard:
     """Writes rows as TensorBoard scalars to ``folder``; ``first`` is the first epoch to come."""
 
-    def __init__(self, folder: Path, first: int) -> None:
+    def __init__(self, folder: Path, first: int, measures: tuple[str, str] = ACCURACIES) -> None:
         require("tensorboard", "TensorBoard")
         module = require("torch.utils.tensorboard", "TensorBoard")
-        self._folder = folder
+        self._folder, self._measures = folder, measures
         with self._one_line():
             self._writer = module.SummaryWriter(str(folder), purge_step=first)
 
     def add(self, row: Row) -> None:
         with self._one_line():
-            for name, value in asdict(row).items():
+            for name, value in row.named(self._measures).items():
                 if name != "epoch":
                     self._writer.add_scalar(name, value, row.epoch)
             self._writer.flush()

@@ -104,12 +104,12 @@ class Output:
             extra={"epoch": str(epoch), "settings": json.dumps(self.settings.saved())},
         )  # fmt: skip
 
-    def write_history(self, history: History) -> None:
-        """Write the rows of all epochs."""
+    def write_history(self, history: History, measures: tuple[str, str]) -> None:
+        """Write the rows of all epochs, with the task's names of its measures."""
         if self.folder is None:
             return
         path = self.folder / HISTORY
         try:
-            history.write_csv(path)
+            history.write_csv(path, measures)
         except OSError as error:
             raise InputError(f"out: cannot write {path} ({error.strerror})") from None

@@ -10,7 +10,13 @@ from vggfast.engine.history import Row
 
 
 class Progress:
-    """Shows nothing: for Python callers who want it quiet. The others override what they show."""
+    """Shows nothing: for Python callers who want it quiet. The others override what they show.
+
+    Attributes:
+        measure: what the task measures first.
+    """
+
+    measure = "accuracy"
 
     def note(self, text: str) -> None:
         """A line of its own."""
@@ -38,7 +44,7 @@ class Lines(Progress):
         print(text, file=self._stream, flush=True)
 
     def end(self, row: Row, epochs: int, best: bool) -> None:
-        self.note(summary(row, epochs, best))
+        self.note(summary(row, epochs, best, self.measure))
 
 
 class Bar(Lines):
@@ -85,11 +91,11 @@ class Bar(Lines):
             self._task = None
 
 
-def summary(row: Row, epochs: int, best: bool) -> str:
+def summary(row: Row, epochs: int, best: bool, measure: str) -> str:
     """One line for an epoch."""
     return (
         f"epoch {row.epoch}/{epochs}  loss {row.train_loss:.4f}  val loss {row.val_loss:.4f}  "
-        f"val accuracy {row.val_accuracy:.2%}  lr {row.lr:g}  {row.images_per_s:.1f} images/s  "
+        f"val {measure} {row.val_accuracy:.2%}  lr {row.lr:g}  {row.images_per_s:.1f} images/s  "
         f"{row.seconds:.1f} s" + ("  best" if best else "")
     )
 

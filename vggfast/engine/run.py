@@ -9,21 +9,21 @@ from typing import Any
 import torch
 
 from vggfast.backends import exact
-from vggfast.data import DataSet, load
+from vggfast.data import DataSet
 from vggfast.data.base import require
 from vggfast.engine import checkpoint, output
 from vggfast.engine.history import History
 from vggfast.engine.output import Output
 from vggfast.engine.progress import Progress, choose
 from vggfast.engine.settings import Settings
-from vggfast.engine.staged import fine_tune_from, init_from
 from vggfast.engine.state import restore
 from vggfast.engine.stop import on_sigterm
+from vggfast.engine.task import CLASSIFICATION, Task
 from vggfast.engine.trainer import Trainer
 from vggfast.engine.weights import first_mismatch
 from vggfast.engine.world import World, join
 from vggfast.errors import InputError
-from vggfast.models.vgg import VGG, vgg
+from vggfast.models.vgg import VGG
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,8 @@ class Result:
     Attributes:
         model: the network as the last epoch left it, averaged if asked for, in eval mode.
         history: one row an epoch, those before a resumption too.
-        best_accuracy: the best validation accuracy of an epoch, as a fraction.
+        best_accuracy: the best validation accuracy of an epoch, as a fraction; of another task
+            than classification its first measure.
         best_epoch: the epoch it belongs to; ``best.safetensors`` holds its weights.
         classes: names of the classes in the order of the logits.
         mean, std: per RGB channel on a 0-255 scale, what images are normalised with.
@@ -50,16 +51,20 @@ class Result:
     out: Path | None
 
 
-def run(given: dict[str, Any], *, resume: bool | str, shown: bool) -> Result:
+def run(
+    given: dict[str, Any], *, resume: bool | str, shown: bool, task: Task = CLASSIFICATION
+) -> Result:
     """Train with the ``given`` settings; see :func:`vggfast.train.fit`."""
     threads = torch.get_num_threads()
     with join() as world, on_sigterm() as stop:
         progress = choose(shown and world.first)
         try:
             with world.together():
-                plan = _plan(given, resume, progress, world)
+                plan = _plan(given, resume, progress, world, task)
             # Wraps the network for gradients to be averaged, which all processes do or none.
-            trainer = Trainer(plan.settings, plan.data, plan.model, plan.out, progress, world, stop)
+            trainer = Trainer(
+                plan.settings, plan.data, plan.model, plan.out, progress, world, stop, task
+            )
             with world.together():
                 plan.begin(trainer)
             _announce(trainer, progress)
@@ -95,29 +100,23 @@ class _Plan:
         self.out.create(None if self.source is None else self.source.parent)
 
 
-def _plan(given: dict[str, Any], resume: bool | str, progress: Progress, world: World) -> _Plan:
+def _plan(
+    given: dict[str, Any], resume: bool | str, progress: Progress, world: World, task: Task
+) -> _Plan:
     source = _source(given.get("out"), resume)
     state = None if source is None else _load(source)
-    settings = Settings.make(given, None if state is None else state["settings"])
+    settings = task.settings.make(given, None if state is None else state["settings"])
     folder = Path(settings.out) if settings.out else (source.parent if source else None)
     _check_output(settings, folder, source)
-    data = load(
-        settings.data,
-        size=settings.size,
-        scale=settings.scales,
-        flip=settings.flip,
-        limit=settings.limit,
-        rgb_shift=settings.rgb_shift,
-        on_bad_image=settings.on_bad_image,
-        workers=settings.workers,
-    )
+    data = task.load(settings)
     _check_world(settings, len(data.train), world)
     if state is not None:
         _check_same_data(source, state, data)
     torch.set_num_threads(settings.threads or torch.get_num_threads())
-    model = _model(settings, data)
+    torch.manual_seed(settings.seed)  # the same network in every process
+    model = task.build(settings, data)
     if state is None:
-        _start(model, settings, progress)
+        task.start(model, settings, progress)
     return _Plan(settings, data, model, Output(folder if world.first else None, settings),
                  source, state)  # fmt: skip
 
@@ -187,30 +186,6 @@ def _check_same_data(source: Path | None, state: dict[str, Any], data: DataSet) 
         other = "images (mean or deviation differ)"
     if other is not None:
         raise InputError(f"resume: {source} was trained on other {other}; allowed is the same data")
-
-
-def _model(settings: Settings, data: DataSet) -> VGG:
-    """The network, the same in every process."""
-    torch.manual_seed(settings.seed)
-    return vgg(
-        settings.net,
-        num_classes=len(data.classes),
-        batch_norm=settings.batch_norm,
-        dropout=settings.dropout,
-        crop=settings.size,
-        init=settings.init,
-        backend=settings.backend,
-    )
-
-
-def _start(model: VGG, settings: Settings, progress: Progress) -> None:
-    """Copy trained weights into a new run's model, if it is to start from some."""
-    if settings.init_from:
-        copied = init_from(model, settings.init_from)
-        progress.note(f"from {settings.init_from}: {', '.join(copied)}; the rest is random")
-    if settings.fine_tune_from:
-        fine_tune_from(model, settings.fine_tune_from)
-        progress.note(f"from {settings.fine_tune_from}: all layers")
 
 
 def _restore(trainer: Trainer, state: dict[str, Any], source: Path | None) -> None:

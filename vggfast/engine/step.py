@@ -6,11 +6,11 @@ from functools import partial
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vggfast.engine.evaluate import autocast
 from vggfast.engine.settings import Settings
+from vggfast.engine.task import CLASSIFICATION, Task
 from vggfast.engine.world import World, no_sync
 from vggfast.graph import CapturedStep, capture_step
 
@@ -27,21 +27,27 @@ class Step:
         settings: checked settings.
         world: the processes that take part.
         device: where to compute.
+        task: what the network is trained for.
 
     Attributes:
-        optimizer: SGD over the model's parameters.
+        optimizer: SGD over the model's parameters that are trained.
         scaler: of fp16's gradients; in other dtypes it does nothing.
         captured: the step as a CUDA graph, once there is one.
     """
 
     def __init__(
-        self, model: nn.Module, settings: Settings, world: World, device: torch.device
+        self,
+        model: nn.Module,
+        settings: Settings,
+        world: World,
+        device: torch.device,
+        task: Task = CLASSIFICATION,
     ) -> None:
-        self._model, self._settings, self._device = model, settings, device
+        self._model, self._settings, self._device, self._task = model, settings, device, task
         self._dtype = settings.compute_dtype(device)
         self._share, self._world = world.wrap(model, device), world.size
         self.optimizer = torch.optim.SGD(
-            model.parameters(),
+            [p for p in model.parameters() if p.requires_grad],
             settings.lr,
             momentum=settings.momentum,
             weight_decay=settings.weight_decay,
@@ -51,11 +57,11 @@ class Step:
         self.captured: CapturedStep | None = None
 
     def __call__(self, x: Tensor, y: Tensor, images: int) -> Tensor:
-        """Train on x (N, 3, H, W) and y (N,), this process's share of a batch of ``images``.
+        """Train on x (N, 3, H, W) and y (N, ...), this process's share of a batch of ``images``.
 
         Returns:
             (2,), float64, on the device: the sum of the losses before the step, and the number of
-            images whose class came first.
+            images that were right by the task's first measure.
         """
         x, y = x.to(self._device, non_blocking=True), y.to(self._device, non_blocking=True)
         if self._settings.graph and len(y) == self._settings.batch:
@@ -72,7 +78,7 @@ class Step:
                 loss = self._loss(logits, labels, images)
                 # DDP divides the sum over the processes by their number.
                 self.scaler.scale(loss * self._world if self._world > 1 else loss).backward()
-            seen += _seen(loss, logits, labels, images)
+            seen += self._seen(loss, logits, labels, images)
         self.scaler.step(self.optimizer)
         self.scaler.update()
         return seen
@@ -92,15 +98,11 @@ class Step:
             loss = partial(self._loss, images=images)
             with autocast(self._device, self._dtype):
                 self.captured = capture_step(self._model, loss, self.optimizer, x, y)
-        return _seen(self.captured(x, y), self.captured.output, y, images)
+        return self._seen(self.captured(x, y), self.captured.output, y, images)
 
     def _loss(self, logits: Tensor, y: Tensor, images: int) -> Tensor:
-        smoothing = self._settings.label_smoothing
-        return F.cross_entropy(logits.float(), y, reduction="sum", label_smoothing=smoothing) / (
-            images
-        )
+        return self._task.loss(logits.float(), y, self._settings) / images
 
-
-def _seen(loss: Tensor, logits: Tensor, y: Tensor, images: int) -> Tensor:
-    hits = (logits.detach().argmax(1) == y).sum()
-    return torch.stack([loss.detach().double() * images, hits.double()])
+    def _seen(self, loss: Tensor, logits: Tensor, y: Tensor, images: int) -> Tensor:
+        hits = self._task.hits(logits.detach(), y)
+        return torch.stack([loss.detach().double() * images, hits.double()])

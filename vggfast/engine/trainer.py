@@ -23,6 +23,7 @@ from vggfast.engine.settings import Settings
 from vggfast.engine.state import Best, Position
 from vggfast.engine.step import Step
 from vggfast.engine.stop import Stop, StoppedError
+from vggfast.engine.task import CLASSIFICATION, Task
 from vggfast.engine.world import World
 from vggfast.errors import InputError
 from vggfast.models.vgg import VGG
@@ -46,6 +47,7 @@ class Trainer:
         progress: what to show.
         world: the processes that take part.
         stop: whether the run is asked to stop.
+        task: what the network is trained for.
 
     Attributes:
         at: how far the present epoch has come.
@@ -61,13 +63,15 @@ class Trainer:
         progress: Progress,
         world: World = World(),  # noqa: B008 - it is frozen
         stop: Stop | None = None,
+        task: Task = CLASSIFICATION,
     ) -> None:
         self.settings, self.data, self.out, self.progress = settings, data, out, progress
-        self.world, self.stop = world, stop or Stop()
+        self.world, self.stop, self.task = world, stop or Stop(), task
+        self.progress.measure = task.measures[0]
         self.device = world.place(settings.torch_device)
         self.dtype = settings.compute_dtype(self.device)
         self.model = model.to(self.device)
-        self.step = Step(self.model, settings, world, self.device)
+        self.step = Step(self.model, settings, world, self.device, task)
         self.ema = Ema(self.model, settings.ema) if settings.ema else None
         self.history, self.best, self.at = History(), Best(), Position()
         self.kept, self._kept_at = (0, 0), time.monotonic()
@@ -104,10 +108,11 @@ class Trainer:
         """
         board, folder = None, self.out.path("tensorboard")
         if self.settings.tensorboard and folder is not None:
-            board = TensorBoard(folder, self.done + 1)
+            board = TensorBoard(folder, self.done + 1, self.task.measures)
         try:
             if self.done:
-                self.out.write_history(self.history)  # a killed run may not have come to it
+                # a killed run may not have come to it
+                self.out.write_history(self.history, self.task.measures)
             while self.done < self.settings.epochs:
                 row, best = self._epoch(self.done + 1)
                 if board is not None:
@@ -137,7 +142,7 @@ class Trainer:
         self.world.share_buffers(self.judged)
         val = evaluate(
             self.judged, self._until_stopped(self.val_batches.epoch()), device=self.device,
-            dtype=self.dtype, total=self.world.sum,
+            dtype=self.dtype, total=self.world.sum, task=self.task,
         )  # fmt: skip
         self._report_bad_images(number)
         with self.world.together():
@@ -163,7 +168,7 @@ class Trainer:
             # Before the checkpoint: a run killed between the two writes these again.
             self.out.write_weights(output.BEST_WEIGHTS, self.judged, self.data, number)
         self._save()
-        self.out.write_history(self.history)
+        self.out.write_history(self.history, self.task.measures)
         return row, best
 
     def _train(self, number: int) -> None:

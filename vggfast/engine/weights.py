@@ -11,6 +11,7 @@ Every value of the metadata is a string; those that are not plain text are JSON.
 | classes | list of names, in the order of the logits |
 | mean, std | lists of three numbers, per RGB channel on a 0-255 scale |
 | scale | [S_min, S_max], the shorter sides of the training images in pixels |
+| boxes | only of a network that localises: scr or pcr (vggfast/models/boxes.py) |
 
 Tensors have torchvision's parameter names.
 """
@@ -30,11 +31,13 @@ from torch import Tensor
 
 from vggfast.engine.checkpoint import write_atomically
 from vggfast.errors import InputError
+from vggfast.models.boxes import BoxRegressor
 from vggfast.models.vgg import VGG, vgg
 
 FORMAT = "1"
 _RESERVED = (
     "vggfast_format", "net", "num_classes", "crop", "batch_norm", "classes", "mean", "std", "scale",
+    "boxes",
 )  # fmt: skip
 _ALLOWED = "allowed is a file written by vggfast.engine.weights.save_weights"
 
@@ -87,10 +90,12 @@ def save_weights(
             that cannot be written.
     """
     path = Path(path)
-    if len(classes) != model.num_classes:
+    boxes = model.boxes if isinstance(model, BoxRegressor) else None
+    outputs = model.num_classes if boxes is None else model.localised
+    if len(classes) != outputs:
         raise InputError(
-            f"classes: got {len(classes)} names, allowed are {model.num_classes}, as many as the "
-            "network has outputs"
+            f"classes: got {len(classes)} names, allowed are {outputs}, as many as the network "
+            f"{'has outputs' if boxes is None else 'localises'}"
         )
     taken = next((name for name in extra or {} if name in _RESERVED), None)
     if taken is not None:
@@ -98,13 +103,14 @@ def save_weights(
     metadata = {
         "vggfast_format": FORMAT,
         "net": model.net,
-        "num_classes": str(model.num_classes),
+        "num_classes": str(outputs),
         "crop": str(model.crop),
         "batch_norm": json.dumps(model.batch_norm),
         "classes": json.dumps(list(classes)),
         "mean": json.dumps([float(v) for v in mean]),
         "std": json.dumps([float(v) for v in std]),
         "scale": json.dumps(list(scale or (model.crop, model.crop))),
+        **({} if boxes is None else {"boxes": boxes}),
         **(extra or {}),
     }
     tensors = {name: t.detach().cpu().contiguous() for name, t in model.state_dict().items()}
@@ -114,18 +120,22 @@ def save_weights(
         raise InputError(f"out: cannot write {path} ({_first_line(error)})") from None
 
 
-def load_weights(path: Path | str, *, backend: str | None = None) -> Weights:
+def load_weights(path: Path | str, *, backend: str | None = None, boxes: bool = False) -> Weights:
     """Read what :func:`save_weights` wrote.
 
     Args:
         path: the file.
         backend: name of the backend to force for every op of the network, or None.
+        boxes: whether a network that localises is wanted (:class:`BoxRegressor`), or one that
+            classifies.
 
     Raises:
-        InputError: no such file, not safetensors, damaged, without the metadata, or with tensors
-            that do not fit its configuration: the message names the first and both shapes.
+        InputError: no such file, not safetensors, damaged, without the metadata, with tensors
+            that do not fit its configuration (the message names the first and both shapes), or a
+            network of the other kind.
     """
     metadata, tensors = read(path)
+    check_kind(path, metadata, boxes)
     try:
         model = _empty(metadata, backend)
         weights = Weights(
@@ -172,6 +182,16 @@ def read(path: Path | str) -> tuple[dict[str, str], dict[str, Tensor]]:
     return metadata, tensors
 
 
+def check_kind(path: Path | str, metadata: Mapping[str, str], boxes: bool) -> None:
+    """Raise InputError if a network localises that is to classify, or the other way round."""
+    if ("boxes" in metadata) != boxes:
+        kinds = ("classifies, made by vggfast.train", "localises, made by vggfast.localize train")
+        raise InputError(
+            f"weights: {path} holds a network that {kinds[not boxes]}; allowed is one that "
+            f"{kinds[boxes]}"
+        )
+
+
 def first_mismatch(wanted: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> str | None:
     """The first tensor, in the order of ``wanted``, whose name or shape differs; None: all fit."""
     return next(_mismatches(wanted, found), None)
@@ -191,14 +211,16 @@ def _mismatches(wanted: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> It
 def _empty(metadata: Mapping[str, str], backend: str | None) -> VGG:
     """The network the metadata describes, its memory not written yet."""
     batch_norm: Any = json.loads(metadata["batch_norm"])
+    net, classes = metadata["net"], int(metadata["num_classes"])
+    options: Any = {
+        "batch_norm": bool(batch_norm), "crop": int(metadata["crop"]), "backend": backend,
+    }  # fmt: skip
     with torch.device("meta"):  # spares drawing weights that are overwritten
-        model = vgg(
-            metadata["net"],
-            num_classes=int(metadata["num_classes"]),
-            batch_norm=bool(batch_norm),
-            crop=int(metadata["crop"]),
-            backend=backend,
-        )
+        model: VGG
+        if "boxes" in metadata:
+            model = BoxRegressor(net, boxes=metadata["boxes"], classes=classes, **options)
+        else:
+            model = vgg(net, num_classes=classes, **options)
     empty: VGG = model.to_empty(device="cpu")
     return empty
 
