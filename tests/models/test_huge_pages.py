@@ -9,6 +9,7 @@ import torch
 from torch._subclasses import FakeTensorMode
 
 import vggfast
+from vggfast.engine.weights import load_weights, save_weights
 from vggfast.models import huge_pages
 
 SWITCH = Path("/sys/kernel/mm/transparent_hugepage/enabled")
@@ -33,6 +34,16 @@ def test_the_weights_lie_where_large_pages_are_asked_for():
     weight = model.classifier[3].weight
     assert "hg" in flags_at(weight.data_ptr() + weight.nbytes // 2)
     assert "hg" not in flags_at(torch.empty(4 << 20).data_ptr() + (8 << 20))
+
+
+@pytest.mark.skipif(not SWITCH.exists(), reason="this system has no transparent huge pages")
+def test_so_do_weights_from_a_file(tmp_path):
+    path = tmp_path / "weights.safetensors"
+    model = vggfast.vgg("A", num_classes=2, crop=32)
+    save_weights(path, model, classes=["a", "b"], mean=[0.0] * 3, std=[1.0] * 3)
+    weight = load_weights(path).model.classifier[3].weight
+    assert "hg" in flags_at(weight.data_ptr() + weight.nbytes // 2)
+    assert torch.equal(weight, model.classifier[3].weight)
 
 
 def test_advice_is_for_large_tensors_on_the_cpu_only():

@@ -31,6 +31,7 @@ from torch import Tensor
 
 from vggfast.engine.checkpoint import write_atomically
 from vggfast.errors import InputError
+from vggfast.models import huge_pages
 from vggfast.models.boxes import BoxRegressor
 from vggfast.models.vgg import VGG, vgg
 
@@ -222,6 +223,7 @@ def _empty(metadata: Mapping[str, str], backend: str | None) -> VGG:
         else:
             model = vgg(net, num_classes=classes, **options)
     empty: VGG = model.to_empty(device="cpu")
+    huge_pages.advise_all(empty)
     return empty
 
 

@@ -27,6 +27,12 @@ def linear(inputs: int, outputs: int) -> nn.Linear:
     return layer
 
 
+def advise_all(model: nn.Module) -> None:
+    """:func:`advise` for each parameter of a model that ``to_empty`` has just given memory."""
+    for parameter in model.parameters():
+        advise(parameter)
+
+
 def advise(tensor: Tensor) -> bool:
     """Ask for large pages below a tensor whose memory was not written yet; whether they may come.
 
