@@ -25,6 +25,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from PIL import Image
@@ -56,8 +57,8 @@ class Mode:
 
 
 MODES = {
-    "reconstruct": Mode("astronaut", ("relu2_2", "relu3_2", "relu4_1"), (), 0.3),
-    "transfer": Mode("coffee", ("conv4_1",), ("conv1_1", "conv2_1", "conv3_1", "conv4_1"), 0.0),
+    "reconstruct": Mode("astronaut", ("relu2_2", "relu3_2", "relu4_1"), (), 0.03),
+    "transfer": Mode("coffee", ("relu4_1",), ("relu1_1", "relu2_1", "relu3_1", "relu4_1"), 0.0),
 }
 
 
@@ -78,16 +79,27 @@ class Task:
         return total
 
 
+def parsed(argv: Sequence[str]) -> argparse.Namespace:
+    """The options of a command line, those left out as the mode has them.
+
+    Raises:
+        InputError: an option out of range.
+    """
+    options = parser().parse_args(argv)
+    _check(options)
+    return options
+
+
 def parser() -> argparse.ArgumentParser:
     p = Parser(prog="style_transfer.py", description=__doc__.splitlines()[0], allow_abbrev=False)
     image = f"an image file, or of scikit-image: {', '.join(SHIPPED)}"
     p.add_argument("--mode", choices=MODES, default="reconstruct")
     p.add_argument("--content", help=f"{image} (reconstruct: astronaut, transfer: coffee)")
     p.add_argument("--style", default="gravel", help="the same, for transfer (gravel)")
-    p.add_argument("--layers", nargs="+", help="of content (relu2_2 relu3_2 relu4_1; conv4_1)")
-    p.add_argument("--style-layers", nargs="+", help="(conv1_1 conv2_1 conv3_1 conv4_1)")
-    p.add_argument("--style-weight", type=float, default=40.0, help="where content's is 1 (40)")
-    p.add_argument("--smooth", type=float, help="weight of differences of neighbours (0.3; 0)")
+    p.add_argument("--layers", nargs="+", help="of content (relu2_2 relu3_2 relu4_1; relu4_1)")
+    p.add_argument("--style-layers", nargs="+", help="(relu1_1 relu2_1 relu3_1 relu4_1)")
+    p.add_argument("--style-weight", type=float, default=200.0, help="where content's is 1 (200)")
+    p.add_argument("--smooth", type=float, help="weight of differences of neighbours (0.03; 0)")
     p.add_argument("--net", choices=NETS, default="E", help="configuration of random weights (E)")
     p.add_argument("--weights", type=Path, help="a file of vggfast.train, or torchvision's")
     p.add_argument("--pool", choices=("average", "max"), default="average")
@@ -102,8 +114,7 @@ def parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str]) -> int:
     """Make the picture: what was given, then what was found, side by side."""
     try:
-        options = parser().parse_args(argv)
-        _check(options)
+        options = parsed(argv)
         shown = reconstruct(options) if options.mode == "reconstruct" else transfer(options)
         strip = torch.cat(shown, 3)[0].clamp(0, 1).mul(255).round().byte().permute(1, 2, 0)
         try:
@@ -214,12 +225,13 @@ def photograph(option: str, name: str, options: argparse.Namespace) -> Tensor:
     return square.permute(0, 3, 1, 2).contiguous().float().div(255).to(options.device)
 
 
-def _shipped(name: str):
+def _shipped(name: str) -> np.ndarray:
     try:
         from skimage import data
     except ImportError:
         raise InputError(f"{name}: not without scikit-image: pip install scikit-image") from None
-    return getattr(data, name)()
+    image: np.ndarray = getattr(data, name)()
+    return image
 
 
 def _check(options: argparse.Namespace) -> None:
