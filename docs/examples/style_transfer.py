@@ -217,7 +217,10 @@ def search(task: Callable[[Tensor], Tensor], start: Tensor, steps: int, name: st
 def photograph(option: str, name: str, options: argparse.Namespace) -> Tensor:
     """The middle square of an image, (1, 3, size, size), RGB from 0 to 1."""
     source = name if name not in SHIPPED else Image.fromarray(_shipped(name))
-    (pixels,) = groups(source)
+    try:
+        (pixels,) = groups(source)
+    except InputError as error:
+        raise InputError(f"{option}: {error}") from None
     _, h, w, _ = pixels.shape
     side = min(h, w)
     top, left = (h - side) // 2, (w - side) // 2
@@ -238,6 +241,10 @@ def _check(options: argparse.Namespace) -> None:
     for name, low in (("size", 32), ("steps", 1), ("seed", 0)):
         if (value := getattr(options, name)) < low:
             raise InputError(f"--{name}: got {value}, allowed are whole numbers from {low} up")
+    if options.seed >= 2**63:
+        raise InputError(f"--seed: got {options.seed}, allowed are whole numbers below 2^63")
+    if not options.out.parent.is_dir() or options.out.is_dir():
+        raise InputError(f"--out: got {options.out}, allowed is a file in a folder that exists")
     mode = MODES[options.mode]
     options.content = options.content or mode.content
     options.layers = options.layers or list(mode.layers)
@@ -251,8 +258,8 @@ def _check(options: argparse.Namespace) -> None:
     if options.mode == "reconstruct" and options.style_layers:
         raise InputError("--style-layers: got some, allowed are none with --mode reconstruct")
     try:
-        torch.empty(0, device=options.device)
-    except (RuntimeError, AssertionError) as error:
+        torch.zeros(1, device=options.device).item()
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
         reason = str(error).splitlines()[0][:100]
         raise InputError(f"--device: got {options.device!r} ({reason})") from None
 

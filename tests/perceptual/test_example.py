@@ -57,7 +57,10 @@ def test_files_weights_and_pools(tmp_path):
     [
         (["--size", "16"], ["--size: got 16", "32 up"]),
         (["--steps", "0"], ["--steps: got 0"]),
-        (["--content", "nowhere.jpg"], ["nowhere.jpg", "image file"]),
+        (["--content", "nowhere.jpg"], ["--content: ", "nowhere.jpg", "image file"]),
+        (["--seed", str(2**63)], ["--seed: got", "below 2^63"]),
+        (["--device", "meta"], ["--device: got 'meta'"]),
+        (["--out", "nowhere/a.png"], ["--out: got nowhere/a.png", "folder that exists"]),
         (["--layers", "relu7_7"], ["layers:", "'relu7_7'", "conv1_1"]),
         (["--style-layers", "relu1_1"], ["--style-layers:", "reconstruct"]),
         (["--mode", "transfer", "--style-weight", "-1"], ["--style-weight: got -1.0"]),

@@ -119,8 +119,10 @@ def checked(values: Iterable[Any], where: str) -> Box:
     given = list(values)
     try:
         left, top, right, bottom = map(float, given)
-    except (TypeError, ValueError):
-        raise InputError(f"boxes: got {given} for {where}, allowed are four numbers") from None
+    except (TypeError, ValueError, OverflowError):
+        raise InputError(
+            f"boxes: got {given!r:.100} for {where}, allowed are four numbers"
+        ) from None
     box = (left, top, right, bottom)
     if not all(map(math.isfinite, box)) or not (left < right and top < bottom):
         raise InputError(
@@ -154,7 +156,7 @@ def cut(image: Image, box: Box, name: str) -> Image:
 
 def _csv(path: Path) -> Iterable[tuple[str, str, list[Any]]]:
     try:
-        with path.open(newline="", encoding="utf-8") as file:
+        with path.open(newline="", encoding="utf-8-sig") as file:
             reader = csv.DictReader(file)
             missing = [c for c in COLUMNS if c not in (reader.fieldnames or ())]
             if missing:
@@ -162,6 +164,10 @@ def _csv(path: Path) -> Iterable[tuple[str, str, list[Any]]]:
                     f"boxes: {path} has no column {missing[0]!r}, allowed are {', '.join(COLUMNS)}"
                 )
             for row in reader:
+                if not row["image"]:
+                    raise InputError(
+                        f"boxes: {path} names no image in line {reader.line_num}, allowed is one"
+                    )
                 where = f"{row['image']} in line {reader.line_num} of {path}"
                 yield where, row["image"], [row[c] for c in COLUMNS[1:]]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
