@@ -269,10 +269,13 @@ def test_images_that_cannot_be_read(
     assert "cannot read image" in refused(*base, "--quiet")
     assert main([*base, "--on-bad-image", "skip"]) == 0
     printed = capsys.readouterr()
-    assert "1 images could not be read" in printed.out
+    assert "1 images could not be used" in printed.out
     assert "b.png" in printed.err
     table.write_text("image,part,class,x1,y1,x2,y2\na.png,val,1,0,0,65,9\n")
     assert "leaves the image of 64 x 64" in refused(*base, "--quiet")
+    table.write_text("image,part,class,x1,y1,x2,y2\na.png,val,1,0,0,65,9\na.png,val,2,0,0,9,9\n")
+    assert main([*base, "--on-bad-image", "skip"]) == 0
+    assert "a.png has; allowed are boxes inside" in capsys.readouterr().err
     table.write_text("image,part,class,x1,y1,x2,y2\nb.png,val,1,0,0,65,9\n")
     assert "none of the images can be read" in refused(*base, "--quiet", "--on-bad-image", "skip")
 

@@ -21,9 +21,7 @@ class Object:
     box: Box
 
 
-def read_annotation(
-    path: Path, first: int, *, checked: bool = True
-) -> tuple[Size, list[Object]]:
+def read_annotation(path: Path, first: int, *, checked: bool = True) -> tuple[Size, list[Object]]:
     """Size (width, height) of the image, and its objects, in order; VOC's difficult ones are not.
 
     Args:

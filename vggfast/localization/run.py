@@ -64,7 +64,7 @@ class Result:
     Attributes:
         row: the figures.
         images: how many samples were measured (an image with boxes of two classes is two).
-        skipped: how many could not be read.
+        skipped: how many could not be read, or had boxes that do not fit.
     """
 
     row: Row
@@ -82,7 +82,10 @@ def run(settings: Settings, progress: Progress | None = None) -> Result | None:
             shown = progress if progress is not None and world.first else Progress()
             with world.together():
                 networks = Networks(options, world)
-                data = find(settings.data, settings.part, networks.classes, limit=settings.limit)
+                data = find(
+                    settings.data, settings.part, networks.classes,
+                    limit=settings.limit, checked=settings.on_bad_image == "fail",
+                )  # fmt: skip
                 if settings.protocol == "centre" and len(networks.scales) > 1:
                     raise InputError(
                         f"scales: got {options.scales} for the protocol centre, allowed is one"
@@ -118,10 +121,8 @@ def _measure(
     measure = _centre if settings.protocol == "centre" else _full
     images = _readable(settings, networks, data, world, sums, progress)
     for group in by_size(images, networks.images_a_pass()):
-        size, labels = group[0].size, torch.tensor([data.source.labels[i.number] for i in group])
-        truth = [
-            data.boxes.check(i.number, size, data.source.place(i.number)).double() for i in group
-        ]
+        labels = torch.tensor([data.source.labels[image.number] for image in group])
+        truth = [_truth(data, image) for image in group]
         measure(networks, group, labels, truth, sums)
         sums.images += len(group)
         progress.step(len(group) * world.size)
@@ -163,16 +164,27 @@ def _readable(
     sums: _Sums,
     progress: Progress,
 ) -> Iterator[Scaled]:
-    """This process's share of the images."""
+    """This process's share of the images, those whose boxes lie in them."""
     mine = range(world.rank, len(data), world.size)
     skip = settings.on_bad_image == "skip"
     workers = settings.options.workers
     for image in stream(data.source, mine, networks.scales, workers=workers, skip=skip):
-        if isinstance(image, BadImageError):
+        try:
+            if isinstance(image, BadImageError):
+                raise image
+            _truth(data, image)
+        except BadImageError as error:
+            if not skip:
+                raise
             sums.skipped += 1
-            progress.note(f"skipped: {image}")
-        else:
-            yield image
+            progress.note(f"skipped: {error}")
+            continue
+        yield image
+
+
+def _truth(data: Annotated, image: Scaled) -> Tensor:
+    """The true boxes (B, 4) of a sample. Raises BadImageError."""
+    return data.boxes.within(image.number, image.size, data.source.place(image.number))
 
 
 def _result(settings: Settings, networks: Networks, counted: list[float]) -> Result:
