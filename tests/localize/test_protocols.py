@@ -290,5 +290,30 @@ def test_boxes_that_are_not_finite(
     save_weights(bad, weights.model, classes=DIGITS, mean=MEAN, std=STD, scale=(64, 64))
     base = ["evaluate", "--data", f"imagenet:{canvases}", "--weights", str(bad), "--quiet"]
     assert main(base) == 1
-    assert "boxes that are not finite for image 0" in capsys.readouterr().err
+    assert "not finite: " in (said := capsys.readouterr().err)
+    assert said.strip().endswith(".png")
     assert main([*base, "--protocol", "full", "--classifier", str(nets["one"])]) == 1
+
+
+def test_one_place_that_is_not_finite(nets: dict[str, Path]) -> None:
+    """Shows, though the best box is merged from others; the other image keeps its boxes."""
+    weights, classifier = load_weights(nets["pcr"], boxes=True), load_weights(nets["one"])
+    pixels = torch.randint(0, 256, (2, 128, 128, 3), dtype=torch.uint8)
+
+    def spoil(_: object, rows: tuple[Tensor]) -> Tensor:  # (places of both images, units)
+        (x,) = rows
+        x[4] = torch.inf
+        return x
+
+    def found() -> Tensor:
+        with torch.no_grad():
+            return likeliest_boxes(
+                [weights], [classifier], [pixels], (128, 128), top=2, threshold=T, flips=False
+            ).boxes
+
+    whole = found()
+    assert whole.isfinite().all()
+    weights.model.classifier[-1].register_forward_pre_hook(spoil)
+    spoilt = found()
+    assert spoilt[0].isnan().all()
+    torch.testing.assert_close(spoilt[1], whole[1], atol=1e-2, rtol=0)

@@ -26,7 +26,8 @@ class Found:
     Attributes:
         classes: (N, K), int64.
         probabilities: (N, K), float64, of the classes.
-        boxes: (N, K, 4), float64, in pixels of the images as they are, cut off at their borders.
+        boxes: (N, K, 4), float64, in pixels of the images as they are, cut off at their borders;
+            NaN where a network gave an image anything that is not finite.
         scores: (N, K), float64, of the merged boxes.
     """
 
@@ -107,7 +108,11 @@ def likeliest_boxes(
             scores.append(own)
     union = torch.cat(boxes, 2).double().cpu().numpy()
     summed = torch.cat(scores, 2).double().cpu().numpy()
+    # Merging that met a NaN would stop early, and what is left need not show it.
+    finite = np.isfinite(union).all((1, 2, 3)) & np.isfinite(summed).all((1, 2))
+    union[~finite] = 0
     best, score = _merged(union, summed, threshold, shared)
+    best[~finite] = np.nan
     return Found(
         classes.cpu(),
         probabilities.cpu(),

@@ -184,7 +184,7 @@ def _readable(
 
 def _truth(data: Annotated, image: Scaled) -> Tensor:
     """The true boxes (B, 4) of a sample. Raises BadImageError."""
-    return data.boxes.within(image.number, image.size, data.source.place(image.number))
+    return data.boxes.within(image.number, image.size, image.place)
 
 
 def _result(settings: Settings, networks: Networks, counted: list[float]) -> Result:
