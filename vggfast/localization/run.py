@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 
 import torch
 from torch import Tensor
@@ -25,6 +25,10 @@ from vggfast.localization.table import Row
 from vggfast.localization.task import ENOUGH
 
 PROTOCOLS = ("centre", "full")
+# Options without a meaning for the other protocol, and their defaults.
+ONLY_FULL = {
+    f.name: f.default for f in fields(Options) if f.name in ("top", "merge_threshold", "flips")
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,7 +54,15 @@ class Settings:
                 "allowed are one file or more for full, and none for centre, which takes the true "
                 "class"
             )
-        if self.protocol == "centre" and len(self.options.weights) > 1:
+        if self.protocol == "full":
+            return
+        for name, default in ONLY_FULL.items():
+            if getattr(self.options, name) != default:
+                raise InputError(
+                    f"{name}: got {getattr(self.options, name)} for the protocol centre, which has "
+                    "no use for it; allowed is with full"
+                )
+        if len(self.options.weights) > 1:
             raise InputError(
                 f"weights: got {len(self.options.weights)} files for the protocol centre, allowed "
                 "is one; full merges the boxes of several"
