@@ -117,11 +117,14 @@ def test_table(tmp_path: Path) -> None:
     )
     found = samples(find(f"boxes:{table}", "train", NAMES))
     assert found == [("in/a.png", "cat", [[0, 0, 10, 10.5], [5, 5, 40, 30]])]
+    table.write_text(table.read_text(), encoding="utf-8-sig")  # as Excel does
+    assert samples(find(f"boxes:{table}", "train", NAMES)) == found
     for text, words in (
         ("image,x1\n", "no such header"),
         (f"{head}in/a.png,train,cat,0,0,ten,10\n", "line 2 lacks a number"),
         (f"{head}in/a.png,train,cat,0,0,10\n", "line 2 lacks a number"),
-        (f"{head}in/a.png,train,cat,5,0,5,10\n", "line 2 has a box that"),
+        (f"{head}in/a.png,train,cat,5,0,5,10\n", r"line 2 has the box \(5, 0, 5, 10\) .* no area"),
+        (f"{head}in/a.png,train,cat,-1,0,5,10\n", r"\(-1, 0, 5, 10\) .* leaves the image; allowed"),
         (f"{head}in/a.png,train,,0,0,10,10\n", "line 2 has no class"),
         (f"{head}in/a.png,test,cat,0,0,10,10\n", "line 2 has part 'test'"),
         (f"{head}in/b.png,train,cat,0,0,10,10\n", "no file .*b.png"),

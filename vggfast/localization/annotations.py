@@ -54,12 +54,14 @@ def read_annotation(path: Path, first: int, *, checked: bool = True) -> tuple[Si
     return size, objects
 
 
-def wrong_box(box: Box, size: Size) -> str | None:
-    """What is wrong with ``box`` in an image of ``size`` = (width, height); None: nothing."""
+def wrong_box(box: Box, size: Size | None) -> str | None:
+    """What is wrong with ``box`` in an image of ``size`` = (width, height), or of a size that is
+    not known yet; None: nothing."""
     x1, y1, x2, y2 = box
     text = f"({x1:g}, {y1:g}, {x2:g}, {y2:g})"
     if not all(map(math.isfinite, box)) or x2 <= x1 or y2 <= y1:
         return f"{text} as x1, y1, x2, y2, has no area"
-    if x1 < 0 or y1 < 0 or x2 > size[0] or y2 > size[1]:
-        return f"{text} as x1, y1, x2, y2, leaves the image of {size[0]} x {size[1]}"
+    if x1 < 0 or y1 < 0 or (size is not None and (x2 > size[0] or y2 > size[1])):
+        of = "" if size is None else f" of {size[0]} x {size[1]}"
+        return f"{text} as x1, y1, x2, y2, leaves the image{of}"
     return None

@@ -204,7 +204,7 @@ def _table(path: Path, part: str, checked: bool) -> _Found:
     of: dict[str, tuple[str, list[Object]]] = {}
     allowed = f"allowed is CSV with the columns {','.join(COLUMNS)}"
     try:
-        with path.open(newline="", encoding="utf-8") as file:
+        with path.open(newline="", encoding="utf-8-sig") as file:  # Excel writes a mark
             reader = csv.DictReader(file)
             if not set(COLUMNS) <= set(reader.fieldnames or ()):
                 raise InputError(f"data: {path} has no such header; {allowed}")
@@ -233,10 +233,10 @@ def _row(row: dict[str, str], where: str, checked: bool) -> Object:
         raise InputError(
             f"data: {where} lacks a number in x1, y1, x2, y2; allowed are four"
         ) from None
-    unknown = (2**31, 2**31)  # the image's size shows when it is read
-    wrong = wrong_box((x1, y1, x2, y2), unknown) if checked else None
+    # The image's size shows when it is read.
+    wrong = wrong_box((x1, y1, x2, y2), None) if checked else None
     if wrong is not None or not row["class"]:
-        what = "no class" if not row["class"] else f"a box that {wrong}"
+        what = "no class" if not row["class"] else f"the box {wrong}"
         raise InputError(f"data: {where} has {what}; allowed are a class and a box in the image")
     return Object(row["class"], (x1, y1, x2, y2))
 
