@@ -160,7 +160,8 @@ def test_annotations_that_are_none(tmp_path: Path) -> None:
     # (4, 4) to (4, 9): no column.
     with pytest.raises(InputError, match=r"got \(4, 4, 4, 9\) for object 1 of .*a.xml"):
         read_annotation(path)
-    for content in ("", "<annotation>", "<a><object><name>x</name></object></a>"):
+    grow = '<!DOCTYPE a [<!ENTITY b "ha"><!ENTITY c "&b;&b;">]><annotation></annotation>'
+    for content in ("", "<annotation>", "<a><object><name>x</name></object></a>", grow):
         path.write_text(content)
         with pytest.raises(InputError, match=r"^boxes: cannot read .*a.xml"):
             read_annotation(path)
