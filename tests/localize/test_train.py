@@ -126,7 +126,7 @@ def test_it_learns(options: dict[str, object]) -> None:
     )  # type: ignore[arg-type]  # fmt: skip
     first, last = result.history[0], result.history[-1]
     assert last.train_loss < first.train_loss / 20
-    assert last.train_accuracy > 0.9
+    assert last.train_accuracy >= 0.75 > first.train_accuracy
 
 
 def test_weight_files_are_told_apart(run: Path, classifier: Path) -> None:
