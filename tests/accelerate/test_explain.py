@@ -1,4 +1,4 @@
-"""``explain(module)`` says what ``accelerate`` does; bad input is refused, and nothing is changed."""
+"""``explain(module)`` says what ``accelerate`` does; bad input is refused, and changes nothing."""
 
 from __future__ import annotations
 

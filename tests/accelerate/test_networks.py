@@ -16,7 +16,7 @@ from .networks import NETWORKS
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
-# Several layers, each rounded on its own, where the policy speaks of one; float32's 2^-24, times 32.
+# Several layers, each rounded on its own, where the policy speaks of one.
 LAYERS = 2e-6
 STEPS = 10
 

@@ -1,4 +1,4 @@
-"""An accelerated network inside torch's systems: compile, export, autocast, fx, func, checkpoint."""
+"""An accelerated network in torch's systems: compile, export, autocast, fx, func, checkpoint."""
 
 from __future__ import annotations
 
