@@ -92,7 +92,7 @@ def restore(module: nn.Module) -> nn.Module:
                 "is one whose parametrizations were removed (torch.nn.utils.parametrize)"
             )
     for m in ours:
-        m.__class__ = _STOOD_IN_FOR[type(m)]  # type: ignore[index, assignment]
+        m.__class__ = _STOOD_IN_FOR[type(m)]
         for option in _OPTIONS:
             vars(m).pop(option, None)
     return module

@@ -60,8 +60,9 @@ def explain(
     head = f"{type(device).__name__}: {fused} of {len(rows)} layers {verb} on vggfast's ops"
     if not done:
         head += ", once vggfast.accelerate is called"
-    widths = [max((len(row[i]) for row in rows), default=0) for i in (0, 1)]
-    lines = [f"  {r.name:<{widths[0]}}  {r.layer:<{widths[1]}}  {r.by}" for r in rows]
+    names = max((len(row.name) for row in rows), default=0)
+    layers = max((len(row.layer) for row in rows), default=0)
+    lines = [f"  {row.name:<{names}}  {row.layer:<{layers}}  {row.by}" for row in rows]
     return "\n".join([head, *(line.rstrip() for line in lines)])
 
 

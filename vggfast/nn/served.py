@@ -47,7 +47,7 @@ class ServedMaxPool2d(nn.MaxPool2d):
 
     def forward(self, input: Tensor) -> Tensor:
         if not (takes(input) and input.dim() == 4 and shapes.halves_size(self)):
-            return super().forward(input)  # type: ignore[no-any-return]
+            return super().forward(input)
         y = ops.maxpool2x2(input, backend=self.backend)
         return as_given(y, None, channels_last(input))
 

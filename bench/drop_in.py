@@ -1,6 +1,6 @@
 """Time networks as other people write them against the same after ``vggfast.accelerate``.
 
-    python bench/accelerate.py
+    python bench/drop_in.py
 
 VGG-16 as torchvision builds it, LPIPS' slices, a U-Net with VGG's encoder and SSD's trunk, on the
 CPU in float32, eager: inference, and a training step (forward, backward, SGD). Images and weights
@@ -30,7 +30,7 @@ for place in (HERE, HERE.parent):
 from harness import machine  # noqa: E402  - after the path is set
 from harness.clock import CpuClock  # noqa: E402
 from harness.contest import OURS, Contender, Rounds, contest  # noqa: E402
-from harness.others import NETWORKS  # noqa: E402
+from harness.drop_in_networks import NETWORKS  # noqa: E402
 from harness.results import atomically  # noqa: E402
 
 import vggfast  # noqa: E402
@@ -46,7 +46,7 @@ HEADER = ("network", "work", "layout", "torch (ms)", "vggfast (ms)", "times fast
 
 
 def parser() -> argparse.ArgumentParser:
-    p = Parser(prog="bench/accelerate.py", description=__doc__,
+    p = Parser(prog="bench/drop_in.py", description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter)  # fmt: skip
     p.add_argument("--nets", default=",".join(NETWORKS), help=f"of {', '.join(NETWORKS)}: all")
     p.add_argument("--batch", type=int, default=8, help="images of a call: 8")

@@ -1,11 +1,11 @@
-"""bench/accelerate.py on narrow networks and small images."""
+"""bench/drop_in.py on narrow networks and small images."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
 
-import accelerate as speed
+import drop_in as speed
 import pytest
 
 pytestmark = pytest.mark.usefixtures("one_thread")

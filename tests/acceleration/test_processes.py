@@ -47,7 +47,7 @@ def test_two_processes_agree_with_one(tmp_path: Path, one_thread: None) -> None:
     port = str(free_port())
     running = [
         subprocess.Popen(
-            [sys.executable, "-m", "tests.accelerate.test_processes", str(rank), str(tmp_path)],
+            [sys.executable, "-m", "tests.acceleration.test_processes", str(rank), str(tmp_path)],
             cwd=ROOT,
             env=os.environ | {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": "2",
                               "RANK": str(rank), "PYTHONPATH": str(ROOT)},
