@@ -174,6 +174,20 @@ def test_odd_layers_run_their_own_forward(kind: str) -> None:
         close(fast(X), wanted)
 
 
+class Odd(Tensor):
+    """As the weights of quantization libraries are, in layers of torch's own classes."""
+
+
+def test_weights_of_another_class_are_left_alone() -> None:
+    odd = conv(4, 4)
+    odd.weight = nn.Parameter(odd.weight.detach().as_subclass(Odd))
+    model = nn.Sequential(conv(3, 4), nn.ReLU(), odd)
+    fast = vggfast.accelerate(model)
+    assert [type(fast), type(fast[0]), type(fast[2])] == [nn.Sequential, ServedConv2d, nn.Conv2d]
+    assert vggfast.explain(fast).splitlines()[3].endswith("torch: its weight is a Odd")
+    close(fast(X), model(X))
+
+
 def test_geometry_changed_afterwards_counts() -> None:
     """Tileable textures are made so: every convolution's padding mode is set to circular."""
     model = pair()
