@@ -17,6 +17,7 @@ def test_every_network_is_compared_and_timed(tmp_path: Path) -> None:
     rows = json.loads(out.read_text())["rows"]
     kinds = {(row["network"], row["work"], row["layout"]) for row in rows}
     assert len(rows) == len(kinds) == len(speed.NETWORKS) * 4
+    assert any(row["apart"][0] > 0 for row in rows)  # other code has run
     assert all(row["milliseconds"]["vggfast"] > 0 for row in rows)
     assert out.with_suffix(".md").read_text().count("\n") == len(rows) + 2
 
@@ -26,7 +27,7 @@ def test_results_that_differ_are_not_timed(
 ) -> None:
     monkeypatch.setattr(speed, "LARGEST_ERROR", 0.0)
     assert speed.main(["--quick", "--nets", "ssd"]) == 1
-    assert "results differ: ssd, contiguous: got" in capsys.readouterr().err
+    assert "results differ: ssd, contiguous, results: got" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
