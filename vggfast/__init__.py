@@ -15,13 +15,8 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from vggfast import ops
-from vggfast.backends import (
-    clear_weights,
-    exact,
-    explain,
-    get_fp32_precision,
-    set_fp32_precision,
-)  # fmt: skip
+from vggfast.acceleration import accelerate, explain, restore
+from vggfast.backends import clear_weights, exact, get_fp32_precision, set_fp32_precision
 from vggfast.errors import BackendError, InputError, LaunchError
 from vggfast.graph import capture, capture_step
 from vggfast.models import (
@@ -48,10 +43,10 @@ __version__ = "0.1.0"
 
 __all__ = [
     "VGG", "BackendError", "Extractor", "InputError", "LaunchError", "PerceptualLoss", "Predictor",
-    "capture", "capture_step", "clear_weights", "evaluate", "exact", "explain", "features",
-    "get_fp32_precision", "localize", "ops", "optim", "quantize", "set_fp32_precision",
-    "store_weights", "train", "transfer", "vgg", "vgg11", "vgg11_bn", "vgg13", "vgg13_bn", "vgg16",
-    "vgg16_bn", "vgg19", "vgg19_bn",
+    "accelerate", "capture", "capture_step", "clear_weights", "evaluate", "exact", "explain",
+    "features", "get_fp32_precision", "localize", "ops", "optim", "quantize", "restore",
+    "set_fp32_precision", "store_weights", "train", "transfer", "vgg", "vgg11", "vgg11_bn",
+    "vgg13", "vgg13_bn", "vgg16", "vgg16_bn", "vgg19", "vgg19_bn",
 ]  # fmt: skip
 
 _LAZY = {

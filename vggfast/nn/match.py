@@ -5,19 +5,16 @@ from __future__ import annotations
 from torch import nn
 from torch.nn.modules import module as _module
 
+from vggfast.nn import shapes
 from vggfast.nn.bf16_linear import Bf16Linear
+from vggfast.nn.served import ServedConv2d, ServedMaxPool2d
 
 
 def is_conv(m: nn.Module, kernel: int) -> bool:
     """A kernel x kernel convolution of stride 1 that keeps the map's size, without groups."""
     return (
-        type(m) is nn.Conv2d
-        and m.kernel_size == (kernel, kernel)
-        and m.stride == (1, 1)
-        and m.padding == (kernel // 2, kernel // 2)
-        and m.dilation == (1, 1)
-        and m.groups == 1
-        and m.padding_mode == "zeros"
+        type(m) in (nn.Conv2d, ServedConv2d)
+        and shapes.keeps_size(m, kernel)  # type: ignore[arg-type]
         and not hooked(m)
     )
 
@@ -29,13 +26,8 @@ def is_relu(m: nn.Module) -> bool:
 def is_pool(m: nn.Module) -> bool:
     """A 2x2 max-pool of stride 2 without padding, rounding down."""
     return (
-        type(m) is nn.MaxPool2d
-        and m.kernel_size in (2, (2, 2))
-        and m.stride in (2, (2, 2))
-        and m.padding in (0, (0, 0))
-        and m.dilation in (1, (1, 1))
-        and not m.ceil_mode
-        and not m.return_indices
+        type(m) in (nn.MaxPool2d, ServedMaxPool2d)
+        and shapes.halves_size(m)  # type: ignore[arg-type]
         and not hooked(m)
     )
 
@@ -59,6 +51,33 @@ def is_linear(m: nn.Module) -> bool:
     """An FC layer. One of two dtypes is torch's (an error there), unless it was asked for."""
     plain = type(m) is nn.Linear and (m.bias is None or m.bias.dtype == m.weight.dtype)
     return (plain or type(m) is Bf16Linear) and not hooked(m)
+
+
+def is_served(m: nn.Module, dims: int) -> bool:
+    """Whether an op stands in for this module on a tensor of so many dimensions."""
+    if dims == 4:
+        return is_conv(m, 3) or is_conv(m, 1) or is_pool(m) or is_lrn(m)
+    return dims == 2 and is_linear(m)
+
+
+def any_layout(m: nn.Module) -> bool:
+    """A module that gives the same values for contiguous and for channels_last tensors.
+
+    Dropout does not: which elements it drops goes by memory order.
+    """
+    return type(m) in _ANY_LAYOUT and not hooked(m) and not getattr(m, "return_indices", False)
+
+
+def any_dtype(m: nn.Module) -> bool:
+    """One of these without weights, which takes any floating dtype."""
+    return any_layout(m) and type(m) in _NO_WEIGHTS
+
+
+_NO_WEIGHTS = (
+    nn.AdaptiveAvgPool2d, nn.AvgPool2d, nn.Flatten, nn.Identity, nn.LeakyReLU, nn.MaxPool2d,
+    nn.ReLU, ServedMaxPool2d,
+)  # fmt: skip
+_ANY_LAYOUT = (*_NO_WEIGHTS, nn.BatchNorm2d, nn.Conv2d, nn.ConvTranspose2d, ServedConv2d)
 
 
 def hooked(m: nn.Module) -> bool:

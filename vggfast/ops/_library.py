@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils._pytree import tree_map_only
 
 LIBRARY = torch.library.Library("vggfast", "DEF")
 _AUTOCAST_KEYS = {"cpu": "AutocastCPU", "cuda": "AutocastCUDA"}
@@ -30,7 +31,8 @@ def define(
         kernel: the real implementation; it picks a backend by its inputs.
         fake: shapes, strides and dtypes only, for ``torch.compile`` and ``torch.export``.
         setup_context: what the forward pass keeps for the backward one.
-        backward: the gradient formula; without one the op cannot be differentiated.
+        backward: the gradient formula; without one the op cannot be differentiated. What it
+            returns cannot be differentiated again: that is an error.
         autocast: the dtype that tensors are cast to inside ``torch.autocast``, by device type.
     """
     LIBRARY.define(f"{name}{schema}")
@@ -39,13 +41,34 @@ def define(
     torch.library.register_fake(qualified, fake, lib=LIBRARY)
     if backward is not None:
         torch.library.register_autograd(
-            qualified, backward, setup_context=setup_context, lib=LIBRARY
+            qualified, _once(qualified, backward), setup_context=setup_context, lib=LIBRARY
         )
     op = getattr(torch.ops.vggfast, name).default
     if autocast is not None:
         for device, key in _AUTOCAST_KEYS.items():
             LIBRARY.impl(name, _autocast_kernel(op, device, key, autocast), key)
     return op
+
+
+def _once(name: str, backward: Callable[..., Any]) -> Callable[..., Any]:
+    """``backward`` with results that raise an error where someone differentiates them.
+
+    torch alone would take them for constants: a penalty on gradients would train nothing.
+    """
+    message = (
+        f"{name} is differentiable once, and a second derivative was asked for; torch's own layers "
+        "have one (vggfast.restore(model) puts them back)"
+    ).encode()
+
+    def refused(grad: Tensor) -> Any:
+        return torch._C._functions.DelayedError(message, 1)(grad.detach().requires_grad_())
+
+    def once(ctx: Any, *grads: Any) -> Any:
+        found = backward(ctx, *grads)
+        # Gradients are on in a backward pass with create_graph=True, and in no other.
+        return tree_map_only(Tensor, refused, found) if torch.is_grad_enabled() else found
+
+    return once
 
 
 def ambient_dtype(device: str) -> torch.dtype:
