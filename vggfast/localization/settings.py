@@ -8,9 +8,9 @@ from typing import Any
 
 from vggfast.engine import checks
 from vggfast.engine.settings import Settings
-from vggfast.engine.weights import check_kind, read
 from vggfast.errors import InputError
 from vggfast.models.boxes import BOXES
+from vggfast.weights.format import check_kind, read
 
 TUNES = ("fc", "all")
 
