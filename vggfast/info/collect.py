@@ -14,6 +14,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -49,14 +50,18 @@ def _safely(ask: Callable[[], Any]) -> Any:
 
 def _versions() -> Facts:
     versions = {
-        "vggfast": _safely(lambda: import_module("vggfast").__version__),
+        "vggfast": _safely(partial(_imported_version, "vggfast")),
         "python": platform.python_version(),
         "system": platform.platform(),
     }
     for name in ("torch", "numpy", "safetensors"):
-        versions[name] = _safely(lambda name=name: import_module(name).__version__)
+        versions[name] = _safely(partial(_imported_version, name))
     versions["triton"] = _version("triton") or "not installed"
     return {name: str(version) for name, version in versions.items()}
+
+
+def _imported_version(name: str) -> str:
+    return str(import_module(name).__version__)
 
 
 def _version(*distributions: str) -> str | None:

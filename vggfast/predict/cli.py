@@ -98,9 +98,9 @@ def _predict(
     """A row for each image that can be read, and why the others cannot."""
     rows: list[Row] = []
     bad: dict[str, str] = {}
-    readable = _read(paths, bad)
+    readable = _read(predictor, paths, bad)
     while part := list(islice(readable, batch)):
-        found = predictor([pixels for _, pixels in part])
+        found = predictor([image for _, image in part])
         rows += [
             (str(path), labels, values, numbers)
             for (path, _), labels, values, numbers in zip(
@@ -111,7 +111,11 @@ def _predict(
     return rows, bad
 
 
-def _read(paths: Sequence[Path], bad: dict[str, str]) -> Iterator[tuple[Path, torch.Tensor]]:
+def _read(
+    predictor: Predictor, paths: Sequence[Path], bad: dict[str, str]
+) -> Iterator[tuple[Path, torch.Tensor]]:
+    """Images as the network takes them: a batch of photographs would fill the memory."""
+    like = next(predictor.model.parameters())
     for path in paths:
         try:
             (pixels,) = groups(path)
@@ -120,7 +124,7 @@ def _read(paths: Sequence[Path], bad: dict[str, str]) -> Iterator[tuple[Path, to
                 raise  # no image could be read without it
             bad[str(path)] = str(error).removeprefix("images: ")
             continue
-        yield path, pixels
+        yield path, predictor.preprocess(pixels.to(like.device), like.dtype)
 
 
 def _show(rows: list[Row], bad: dict[str, str], weights: Weights, as_json: bool) -> None:

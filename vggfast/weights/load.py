@@ -70,8 +70,8 @@ def load_weights(
         boxes: whether a network that localises is wanted, which only our own files hold.
 
     Returns:
-        The network, in float32 (our own files: in theirs), with the images it wants. A state dict's
-        images are those of its usual test: the shorter side 8/7 of the crop.
+        The network, in float32, with the images it wants. A state dict's images are those of its
+        usual test: the shorter side 8/7 of the crop.
 
     Raises:
         InputError: no such file, a damaged one, one with code in it, or tensors that fit no

@@ -60,7 +60,7 @@ def recognise(
         if nearest is None or len(wrong) < nearest[0]:
             nearest = len(wrong), f"{name}{' with batch normalisation' if norm else ''}", wrong[0]
     assert nearest is not None, "there is a configuration"
-    if len(nets) == len(norms) == 1:
+    if net is not None:
         raise InputError(f"weights: {path} is not the net {nearest[1]} ({nearest[2]}); {ALLOWED}")
     raise InputError(
         f"weights: {path} has the tensors of none of {', '.join(nets)}; of {nearest[1]}, the "
