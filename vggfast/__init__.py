@@ -51,8 +51,8 @@ __all__ = [
     "VGG", "BackendError", "Extractor", "InputError", "LaunchError", "PerceptualLoss", "Predictor",
     "capture", "capture_step", "clear_weights", "evaluate", "exact", "explain", "features",
     "get_fp32_precision", "load_weights", "localize", "ops", "optim", "quantize",
-    "set_fp32_precision", "store_weights", "train", "transfer", "vgg", "vgg11", "vgg11_bn", "vgg13", "vgg13_bn", "vgg16",
-    "vgg16_bn", "vgg19", "vgg19_bn",
+    "set_fp32_precision", "store_weights", "train", "transfer", "vgg", "vgg11", "vgg11_bn",
+    "vgg13", "vgg13_bn", "vgg16", "vgg16_bn", "vgg19", "vgg19_bn",
 ]  # fmt: skip
 
 _LAZY = {
