@@ -44,13 +44,14 @@ void conv3x3(Pointer x, Pointer w, Pointer b, Pointer y, Pointer argmax, long n,
       k.conv3x3(floats(x), floats(w), floats(b), floats(y), bytes(argmax), s, relu, pool, threads));
 }
 
-void conv3x3_dgrad(Pointer dz, Pointer w, Pointer dx, long n, long h, long width, long c_in,
-                   long c_out, int threads) {
+void conv3x3_dgrad(Pointer dz, Pointer y, Pointer w, Pointer dx, long n, long h, long width,
+                   long c_in, long c_out, int threads) {
   const ConvShape s = vggfast::conv_shape(n, h, width, c_in, c_out, threads);
   require(dz && w && dx, "dz, w and dx must not be null");
+  require(y == 0 || c_in <= vggfast::IMAGE_CHANNELS, "y must be null beyond an image's channels");
   const CpuKernels& k = kernels();
   py::gil_scoped_release release;
-  finish(k.conv3x3_dgrad(floats(dz), floats(w), floats(dx), s, threads));
+  finish(k.conv3x3_dgrad(floats(dz), floats(y), floats(w), floats(dx), s, threads));
 }
 
 WinogradForm winograd_form(int m, bool split) {
@@ -251,8 +252,9 @@ PYBIND11_MODULE(_native, m) {
   m.def("conv3x3", &conv3x3, py::arg("x"), py::arg("w"), py::arg("b"), py::arg("y"),
         py::arg("argmax"), py::arg("n"), py::arg("h"), py::arg("width"), py::arg("c_in"),
         py::arg("c_out"), py::arg("relu"), py::arg("pool"), py::arg("threads"));
-  m.def("conv3x3_dgrad", &conv3x3_dgrad, py::arg("dz"), py::arg("w"), py::arg("dx"), py::arg("n"),
-        py::arg("h"), py::arg("width"), py::arg("c_in"), py::arg("c_out"), py::arg("threads"));
+  m.def("conv3x3_dgrad", &conv3x3_dgrad, py::arg("dz"), py::arg("y"), py::arg("w"), py::arg("dx"),
+        py::arg("n"), py::arg("h"), py::arg("width"), py::arg("c_in"), py::arg("c_out"),
+        py::arg("threads"));
   py::class_<Memory>(m, "Memory", py::buffer_protocol(), "Floats for a large result.")
       .def(py::init<long>(), py::arg("floats"))
       .def_buffer(&Memory::buffer);

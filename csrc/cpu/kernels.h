@@ -10,6 +10,8 @@
 
 namespace vggfast {
 
+enum : long { IMAGE_CHANNELS = 3 };  // of a first layer's input: image_dgrad.inc
+
 typedef uint16_t Bf16;  // the upper half of a float32's bits
 
 // A 3x3 convolution with stride 1 and padding 1.
@@ -54,8 +56,10 @@ struct CpuKernels {
   // y = pool?(relu?(conv(x, w) + b)); b may be null; argmax is null unless it is wanted.
   bool (*conv3x3)(const float* x, const float* w, const float* b, float* y, uint8_t* argmax,
                   ConvShape s, bool relu, bool pool, int threads);
-  // dx (N, H, W, C_in) from dz (N, H, W, C_out).
-  bool (*conv3x3_dgrad)(const float* dz, const float* w, float* dx, ConvShape s, int threads);
+  // dx (N, H, W, C_in) from dz (N, H, W, C_out). With y, for C_in <= IMAGE_CHANNELS alone, dz is
+  // taken where not y <= 0, else as 0.
+  bool (*conv3x3_dgrad)(const float* dz, const float* y, const float* w, float* dx, ConvShape s,
+                        int threads);
   // The same two by Winograd: transformed weights `u` hold
   // winograd_floats(outputs, inputs, form) floats, made by winograd_weights from w or, for dgrad,
   // from w rotated (then inputs are C_out), at a multiple of 64 bytes; null makes them for this

@@ -21,6 +21,7 @@ namespace {
 #include "cpu/pool.inc"
 #include "cpu/weights.inc"
 #include "cpu/fprop.inc"
+#include "cpu/image_dgrad.inc"
 #include "cpu/winograd_transform.inc"
 #include "cpu/winograd_tile.inc"
 #include "cpu/winograd_weights.inc"

@@ -25,6 +25,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from PIL import Image
@@ -56,8 +57,8 @@ class Mode:
 
 
 MODES = {
-    "reconstruct": Mode("astronaut", ("relu2_2", "relu3_2", "relu4_1"), (), 0.3),
-    "transfer": Mode("coffee", ("conv4_1",), ("conv1_1", "conv2_1", "conv3_1", "conv4_1"), 0.0),
+    "reconstruct": Mode("astronaut", ("relu2_2", "relu3_2", "relu4_1"), (), 0.03),
+    "transfer": Mode("coffee", ("relu4_1",), ("relu1_1", "relu2_1", "relu3_1", "relu4_1"), 0.0),
 }
 
 
@@ -78,16 +79,27 @@ class Task:
         return total
 
 
+def parsed(argv: Sequence[str]) -> argparse.Namespace:
+    """The options of a command line, those left out as the mode has them.
+
+    Raises:
+        InputError: an option out of range.
+    """
+    options = parser().parse_args(argv)
+    _check(options)
+    return options
+
+
 def parser() -> argparse.ArgumentParser:
     p = Parser(prog="style_transfer.py", description=__doc__.splitlines()[0], allow_abbrev=False)
     image = f"an image file, or of scikit-image: {', '.join(SHIPPED)}"
     p.add_argument("--mode", choices=MODES, default="reconstruct")
     p.add_argument("--content", help=f"{image} (reconstruct: astronaut, transfer: coffee)")
     p.add_argument("--style", default="gravel", help="the same, for transfer (gravel)")
-    p.add_argument("--layers", nargs="+", help="of content (relu2_2 relu3_2 relu4_1; conv4_1)")
-    p.add_argument("--style-layers", nargs="+", help="(conv1_1 conv2_1 conv3_1 conv4_1)")
-    p.add_argument("--style-weight", type=float, default=40.0, help="where content's is 1 (40)")
-    p.add_argument("--smooth", type=float, help="weight of differences of neighbours (0.3; 0)")
+    p.add_argument("--layers", nargs="+", help="of content (relu2_2 relu3_2 relu4_1; relu4_1)")
+    p.add_argument("--style-layers", nargs="+", help="(relu1_1 relu2_1 relu3_1 relu4_1)")
+    p.add_argument("--style-weight", type=float, default=200.0, help="where content's is 1 (200)")
+    p.add_argument("--smooth", type=float, help="weight of differences of neighbours (0.03; 0)")
     p.add_argument("--net", choices=NETS, default="E", help="configuration of random weights (E)")
     p.add_argument("--weights", type=Path, help="a file of vggfast.train, or torchvision's")
     p.add_argument("--pool", choices=("average", "max"), default="average")
@@ -102,8 +114,7 @@ def parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str]) -> int:
     """Make the picture: what was given, then what was found, side by side."""
     try:
-        options = parser().parse_args(argv)
-        _check(options)
+        options = parsed(argv)
         shown = reconstruct(options) if options.mode == "reconstruct" else transfer(options)
         strip = torch.cat(shown, 3)[0].clamp(0, 1).mul(255).round().byte().permute(1, 2, 0)
         try:
@@ -206,7 +217,10 @@ def search(task: Callable[[Tensor], Tensor], start: Tensor, steps: int, name: st
 def photograph(option: str, name: str, options: argparse.Namespace) -> Tensor:
     """The middle square of an image, (1, 3, size, size), RGB from 0 to 1."""
     source = name if name not in SHIPPED else Image.fromarray(_shipped(name))
-    (pixels,) = groups(source)
+    try:
+        (pixels,) = groups(source)
+    except InputError as error:
+        raise InputError(f"{option}: {error}") from None
     _, h, w, _ = pixels.shape
     side = min(h, w)
     top, left = (h - side) // 2, (w - side) // 2
@@ -214,18 +228,23 @@ def photograph(option: str, name: str, options: argparse.Namespace) -> Tensor:
     return square.permute(0, 3, 1, 2).contiguous().float().div(255).to(options.device)
 
 
-def _shipped(name: str):
+def _shipped(name: str) -> np.ndarray:
     try:
         from skimage import data
     except ImportError:
         raise InputError(f"{name}: not without scikit-image: pip install scikit-image") from None
-    return getattr(data, name)()
+    image: np.ndarray = getattr(data, name)()
+    return image
 
 
 def _check(options: argparse.Namespace) -> None:
     for name, low in (("size", 32), ("steps", 1), ("seed", 0)):
         if (value := getattr(options, name)) < low:
             raise InputError(f"--{name}: got {value}, allowed are whole numbers from {low} up")
+    if options.seed >= 2**63:
+        raise InputError(f"--seed: got {options.seed}, allowed are whole numbers below 2^63")
+    if not options.out.parent.is_dir() or options.out.is_dir():
+        raise InputError(f"--out: got {options.out}, allowed is a file in a folder that exists")
     mode = MODES[options.mode]
     options.content = options.content or mode.content
     options.layers = options.layers or list(mode.layers)
@@ -239,8 +258,8 @@ def _check(options: argparse.Namespace) -> None:
     if options.mode == "reconstruct" and options.style_layers:
         raise InputError("--style-layers: got some, allowed are none with --mode reconstruct")
     try:
-        torch.empty(0, device=options.device)
-    except (RuntimeError, AssertionError) as error:
+        torch.zeros(1, device=options.device).item()
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
         reason = str(error).splitlines()[0][:100]
         raise InputError(f"--device: got {options.device!r} ({reason})") from None
 

@@ -103,3 +103,41 @@ def test_a_box_that_leaves_its_image_is_refused(rectangle: BoxSamples) -> None:
     )
     with pytest.raises(InputError, match=r"leaves the image of 90 x 120 that .*a\.png has"):
         samples.read([(0, 0)])
+
+
+def test_boxes_follow_an_image_that_was_rescaled(rectangle: BoxSamples) -> None:
+    """Annotated at 181 x 241, which rounds to the 90 x 120 that there are."""
+    boxes = Boxes([[(90.5, 60.25, 150.8, 140.6)]], [(181, 241)])
+    found = boxes.within(0, (90, 120), "a.png")
+    torch.testing.assert_close(
+        found, torch.tensor([[45.0, 30, 75, 70]]).double(), atol=0.05, rtol=0
+    )
+    assert boxes.within(0, (181, 241), "a.png").tolist() == boxes[0].tolist()
+    samples = BoxSamples(rectangle.source, rectangle.crop, Colours(), boxes=boxes)
+    same = BoxSamples(
+        rectangle.source, rectangle.crop, Colours(), boxes=Boxes([[(45.0, 30.0, 75.0, 70.0)]])
+    )
+    keys = [(0, draw) for draw in range(8)]
+    ours, theirs = samples.read(keys).labels, same.read(keys).labels
+    torch.testing.assert_close(ours, theirs, atol=0.01, rtol=0)
+
+
+def test_an_annotation_of_another_image_is_refused(rectangle: BoxSamples) -> None:
+    """As of one that a viewer turns upright: its boxes fit, but lie elsewhere."""
+    boxes = Boxes([[(45.0, 30.0, 75.0, 70.0)]], [(120, 90)])
+    samples = BoxSamples(rectangle.source, rectangle.crop, Colours(), boxes=boxes)
+    with pytest.raises(InputError, match=r"a\.png has 90 x 120 pixels, its annotation .* 120 x 90"):
+        samples.read([(0, 0)])
+
+
+def test_samples_whose_box_is_wrong_are_skipped(rectangle: BoxSamples) -> None:
+    """Another image takes their place; in validation none does."""
+    source = Files(rectangle.source.root, ("a.png",) * 3, (3, 4, 5))
+    of = [[(45.0, 30.0, 91.0, 70.0)], [(45.0, 30.0, 45.0, 70.0)], [(45.0, 30.0, 75.0, 70.0)]]
+    for replace, labels in ((True, [5, 5, 5]), (False, [5])):
+        samples = BoxSamples(
+            source, rectangle.crop, Colours(), skip=True, replace=replace, boxes=Boxes(of)
+        )
+        raw = samples.read([(i, 0) for i in range(3)])
+        assert raw.labels[:, 0].tolist() == labels
+        assert [reason.split("(")[0] for _, reason in raw.bad[:1]] == ["data: the box "]

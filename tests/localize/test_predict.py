@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from vggfast.localization import protocols
 from vggfast.localization.drawing import COLOURS, draw
 from vggfast.localize import predict
 from vggfast.localize.cli import main
@@ -115,3 +116,14 @@ def test_bad_input(
     ):
         assert words in refused(*argv, "--quiet"), argv
     assert Path(images[0]).read_bytes() == again.read_bytes()
+
+
+def test_more_boxes_than_merging_has_memory_for(
+    nets: list[str], images: list[str], refused: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At 128 the image is 128 x 165, which has 3 x 4 places."""
+    argv = ["predict", images[0], *nets, "--scales", "128", "--quiet"]
+    monkeypatch.setattr(protocols, "MOST_BOXES", 12)
+    assert main(argv) == 0
+    monkeypatch.setattr(protocols, "MOST_BOXES", 11)
+    assert "an image of 70 x 90 has 12 boxes of a class at all scales" in refused(*argv)

@@ -241,6 +241,9 @@ def test_bad_options(
         ([*base, "--protocol", "dense"], "protocol: got 'dense', allowed are centre, full"),
         ([*base, "--protocol", "full"], "classifier: got none for the protocol full"),
         ([*base, "--classifier", one], "classifier: got one for the protocol centre"),
+        ([*base, "--top", "3"], "top: got 3 for the protocol centre, which has no use for it"),
+        ([*base, "--no-flips"], "flips: got False for the protocol centre"),
+        ([*base, "--merge-threshold", "0.3"], "merge_threshold: got 0.3 for the protocol centre"),
         ([*base, "--scales", "64,96"], "scales: got 64,96 for the protocol centre"),
         ([*base, "--scales", "40"], "allowed are scales from 64 up"),
         ([*base, boxes], "got 2 files for the protocol centre"),
@@ -269,10 +272,13 @@ def test_images_that_cannot_be_read(
     assert "cannot read image" in refused(*base, "--quiet")
     assert main([*base, "--on-bad-image", "skip"]) == 0
     printed = capsys.readouterr()
-    assert "1 images could not be read" in printed.out
+    assert "1 images could not be used" in printed.out
     assert "b.png" in printed.err
     table.write_text("image,part,class,x1,y1,x2,y2\na.png,val,1,0,0,65,9\n")
     assert "leaves the image of 64 x 64" in refused(*base, "--quiet")
+    table.write_text("image,part,class,x1,y1,x2,y2\na.png,val,1,0,0,65,9\na.png,val,2,0,0,9,9\n")
+    assert main([*base, "--on-bad-image", "skip"]) == 0
+    assert "a.png has; allowed are boxes inside" in capsys.readouterr().err
     table.write_text("image,part,class,x1,y1,x2,y2\nb.png,val,1,0,0,65,9\n")
     assert "none of the images can be read" in refused(*base, "--quiet", "--on-bad-image", "skip")
 
@@ -287,5 +293,30 @@ def test_boxes_that_are_not_finite(
     save_weights(bad, weights.model, classes=DIGITS, mean=MEAN, std=STD, scale=(64, 64))
     base = ["evaluate", "--data", f"imagenet:{canvases}", "--weights", str(bad), "--quiet"]
     assert main(base) == 1
-    assert "boxes that are not finite for image 0" in capsys.readouterr().err
+    assert "not finite: " in (said := capsys.readouterr().err)
+    assert said.strip().endswith(".png")
     assert main([*base, "--protocol", "full", "--classifier", str(nets["one"])]) == 1
+
+
+def test_one_place_that_is_not_finite(nets: dict[str, Path]) -> None:
+    """Shows, though the best box is merged from others; the other image keeps its boxes."""
+    weights, classifier = load_weights(nets["pcr"], boxes=True), load_weights(nets["one"])
+    pixels = torch.randint(0, 256, (2, 128, 128, 3), dtype=torch.uint8)
+
+    def spoil(_: object, rows: tuple[Tensor]) -> Tensor:  # (places of both images, units)
+        (x,) = rows
+        x[4] = torch.inf
+        return x
+
+    def found() -> Tensor:
+        with torch.no_grad():
+            return likeliest_boxes(
+                [weights], [classifier], [pixels], (128, 128), top=2, threshold=T, flips=False
+            ).boxes
+
+    whole = found()
+    assert whole.isfinite().all()
+    weights.model.classifier[-1].register_forward_pre_hook(spoil)
+    spoilt = found()
+    assert spoilt[0].isnan().all()
+    torch.testing.assert_close(spoilt[1], whole[1], atol=1e-2, rtol=0)

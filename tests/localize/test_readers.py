@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from vggfast.data.base import BadImageError
 from vggfast.errors import InputError
 from vggfast.localization.annotations import read_annotation
 from vggfast.localization.readers import Annotated, find
@@ -116,11 +117,14 @@ def test_table(tmp_path: Path) -> None:
     )
     found = samples(find(f"boxes:{table}", "train", NAMES))
     assert found == [("in/a.png", "cat", [[0, 0, 10, 10.5], [5, 5, 40, 30]])]
+    table.write_text(table.read_text(), encoding="utf-8-sig")  # as Excel does
+    assert samples(find(f"boxes:{table}", "train", NAMES)) == found
     for text, words in (
         ("image,x1\n", "no such header"),
         (f"{head}in/a.png,train,cat,0,0,ten,10\n", "line 2 lacks a number"),
         (f"{head}in/a.png,train,cat,0,0,10\n", "line 2 lacks a number"),
-        (f"{head}in/a.png,train,cat,5,0,5,10\n", "line 2 has a box that"),
+        (f"{head}in/a.png,train,cat,5,0,5,10\n", r"line 2 has the box \(5, 0, 5, 10\) .* no area"),
+        (f"{head}in/a.png,train,cat,-1,0,5,10\n", r"\(-1, 0, 5, 10\) .* leaves the image; allowed"),
         (f"{head}in/a.png,train,,0,0,10,10\n", "line 2 has no class"),
         (f"{head}in/a.png,test,cat,0,0,10,10\n", "line 2 has part 'test'"),
         (f"{head}in/b.png,train,cat,0,0,10,10\n", "no file .*b.png"),
@@ -212,3 +216,30 @@ def test_other_data(voc: Path, tmp_path: Path) -> None:
     (voc / "JPEGImages" / "000001.jpg").unlink()
     with pytest.raises(InputError, match=r"no file .*000001\.jpg"):
         find(f"voc:{voc}", "train", NAMES)
+
+
+def test_wrong_boxes_may_wait_until_their_image_is_read(voc: Path, tmp_path: Path) -> None:
+    """As ILSVRC's own annotations have some: outside the image, or with ends in the wrong order."""
+    bad = voc / "Annotations" / "000001.xml"
+    picture(tmp_path / "a.png")
+    table = tmp_path / "boxes.csv"
+    for ends, words in (((1, 1, 41, 30), "leaves the image"), ((9, 1, 5, 30), "has no area")):
+        bad.write_text(xml(thing("dog", *ends)))
+        table.write_text(
+            f"image,part,class,x1,y1,x2,y2\na.png,train,dog,{ends[0] - 1},0,{ends[2]},30\n"
+        )
+        for data in (f"voc:{voc}", f"boxes:{table}"):
+            found = find(data, "train", NAMES, checked=False)
+            with pytest.raises(BadImageError, match=words):
+                found.boxes.within(0, (40, 30), "a.jpg")
+    bad.write_text("<annotation>")
+    with pytest.raises(InputError, match="no whole XML"):
+        find(f"voc:{voc}", "train", NAMES, checked=False)
+
+
+def test_annotations_tell_the_size_of_their_image(voc: Path) -> None:
+    """Of VOC and ILSVRC; a table knows none, and its boxes are of the image as it is."""
+    found = find(f"voc:{voc}", "val", NAMES)
+    assert found.boxes.within(0, (20, 15), "a.jpg").tolist() == [[0, 0, 20, 15]]
+    with pytest.raises(BadImageError, match="same proportions"):
+        found.boxes.within(0, (15, 20), "a.jpg")

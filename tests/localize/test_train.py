@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from tests.evaluation.helpers import MEAN, STD
 from vggfast.errors import InputError
@@ -126,7 +127,7 @@ def test_it_learns(options: dict[str, object]) -> None:
     )  # type: ignore[arg-type]  # fmt: skip
     first, last = result.history[0], result.history[-1]
     assert last.train_loss < first.train_loss / 20
-    assert last.train_accuracy > 0.9
+    assert last.train_accuracy >= 0.75 > first.train_accuracy
 
 
 def test_weight_files_are_told_apart(run: Path, classifier: Path) -> None:
@@ -134,6 +135,22 @@ def test_weight_files_are_told_apart(run: Path, classifier: Path) -> None:
         load_weights(run / "last.safetensors")
     with pytest.raises(InputError, match="holds a network that classifies"):
         load_weights(classifier, boxes=True)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("mean", "[1]"), ("classes", '["0"]'), ("scale", "5"), ("boxes", '"scr"'), ("crop", "70")],
+)
+def test_files_whose_metadata_is_wrong(
+    options: dict[str, object], classifier: Path, tmp_path: Path, name: str, value: str
+) -> None:
+    metadata, tensors = read(classifier)
+    bad = tmp_path / "bad.safetensors"
+    save_file(tensors, bad, {**metadata, name: value})
+    with pytest.raises(InputError, match=r"bad\.safetensors ") as caught:
+        fit(**{**options, "init_from": bad}, epochs=1, limit=10, out=tmp_path / "o")  # type: ignore[arg-type]
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "o").exists()
 
 
 def test_the_command(options: dict[str, object], tmp_path: Path,

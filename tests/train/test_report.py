@@ -17,14 +17,19 @@ from vggfast.train import fit
 pytest.importorskip("matplotlib")
 
 
-def write_run(folder: Path, accuracies: list[float], **settings: object) -> Path:
+def write_run(
+    folder: Path,
+    accuracies: list[float],
+    measures: tuple[str, str] = ("accuracy", "top5"),
+    **settings: object,
+) -> Path:
     folder.mkdir(parents=True)
     (folder / "settings.json").write_text(json.dumps({"net": "A", "epochs": 9, **settings}))
     rows = History(
         Row(i, 0.01, 2.0, 0.5, 1.5, accuracy, 0.75, 10.0, 100.0, 0.5)
         for i, accuracy in enumerate(accuracies, 1)
     )
-    rows.write_csv(folder / "history.csv")
+    rows.write_csv(folder / "history.csv", measures)
     return folder
 
 
@@ -72,6 +77,22 @@ def test_two_runs_side_by_side(tmp_path: Path, capsys: pytest.CaptureFixture[str
     drawn = out.read_bytes()
     assert main([str(one), str(two), "--out", str(out)]) == 0
     assert out.read_bytes() == drawn
+
+
+def test_other_measures(tmp_path: Path) -> None:
+    """Of a run that localises, alone and beside one that classifies."""
+    boxes = write_run(tmp_path / "boxes", [0.25, 0.5], ("localised", "mean_iou"))
+    classes = write_run(tmp_path / "classes", [0.75])
+    out = tmp_path / "page.html"
+    for runs, first, second in (
+        ([boxes], "localised", "mean_iou"),
+        ([classes, boxes], "top-1 or localised", "top-5 or mean_iou"),
+    ):
+        assert main([*map(str, runs), "--out", str(out)]) == 0
+        rows = Cells(out.read_text()).rows
+        assert rows[0][3:6] == [f"best {first}, %", "its epoch", f"{second} there, %"]
+        assert any(row[0] == "boxes" and row[3:6] == ["50.00", "2", "75.00"] for row in rows)
+    assert "validation accuracy or localised, %" in out.read_text()
 
 
 def test_names_that_are_alike_become_paths(tmp_path: Path) -> None:

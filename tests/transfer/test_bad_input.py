@@ -16,6 +16,8 @@ from vggfast.features import extract
 from vggfast.features.cli import main
 from vggfast.weights import load_weights, save_weights
 
+from .helpers import annotation, picture
+
 Refused = Callable[..., str]
 
 
@@ -66,10 +68,15 @@ def test_options(
         ),
         ("a.csv", "image,left,top,right,bottom\na/0.png,1,2,nan,9\n", "got (1, 2, nan, 9)"),
         ("a.csv", "image,left,top,right,bottom\na/0.png,0,0,9,9\n", "has none for image a/3.png"),
+        ("a.csv", "left,top,right,bottom,image\n0,0,9,9\n", "names no image in line 2"),
         ("a.json", "{}", "holds a dict"),
         ("a.json", "[", "cannot read"),
         ("a.json", '[{"image": "a/0.png"}]', "entry 0 of"),
         ("a.json", '[{"image": "a/0.png", "box": [1, 2]}]', "got [1, 2] for a/0.png in entry 0"),
+        (
+            "a.json", f'[{{"image": "a/0.png", "box": [0, 0, 1{"0" * 400}, 9]}}]',
+            "for a/0.png in entry 0",
+        ),
     ],
 )  # fmt: skip
 def test_files_of_boxes(
@@ -116,9 +123,24 @@ def test_boxes_of_other_images(
     assert "has one for z/9.png, which is no image of the set" in refused(
         *common, "--boxes", str(path)
     )
+    # Nor with fewer images; but the images that are left out may have boxes.
+    assert "has one for z/9.png" in refused(*common, "--boxes", str(path), "--limit", "2")
+    path.write_text("\n".join(["\ufeffimage,left,top,right,bottom", *rows[:-1]]) + "\n")
+    assert main([*common, "--boxes", str(path), "--limit", "2", "--quiet"]) == 0
     empty = tmp_path / "empty"
     empty.mkdir()
     assert "no *.xml in" in refused(*common, "--boxes", str(empty))
+
+
+def test_an_annotation_is_of_one_image(
+    refused: Refused, common: list[str], photos: Path, tmp_path: Path
+) -> None:
+    """Its file names no folder."""
+    for i in range(7):
+        annotation(tmp_path / f"boxes/{i}.xml", ("thing", (1, 1, 20, 20), 0))
+    picture(photos / "d" / "0.png")
+    told = refused(*common, "--boxes", str(tmp_path / "boxes"))
+    assert "has one annotation for a/0.png and d/0.png" in told
 
 
 def test_a_network_of_nans(

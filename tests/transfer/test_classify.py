@@ -14,7 +14,7 @@ import pytest
 from vggfast.errors import InputError
 from vggfast.features import Features, classify, extract, load
 from vggfast.features.cli import main
-from vggfast.transfer import benchmarks, metrics, stack, svm
+from vggfast.transfer import benchmarks, metrics, stack, svm, table
 
 from .helpers import CLASSES, actions, caltech, voc
 
@@ -157,8 +157,24 @@ def test_stacked_folders() -> None:
     np.testing.assert_allclose(found.values, whole, rtol=1e-6)
     with pytest.raises(InputError, match="records that are not the same"):
         stack([a, replace(b, names=b.names[::-1])])
+    boxed = [replace(a, boxes=np.full((80, 4), float(i))) for i in range(2)]
+    stack([a, boxed[0], boxed[0]])
+    with pytest.raises(InputError, match="allowed are folders of the same images, boxes"):
+        stack(boxed)
     with pytest.raises(InputError, match="got none"):
         stack([])
+
+
+def test_titles_of_stacked_folders() -> None:
+    def manifest(net: str, layer: str) -> dict[str, Any]:
+        part = {"net": net, "region": "image", "scales": [256]}
+        return {"settings": {"layer": layer, "combine": "average"}, "parts": [part]}
+
+    d, e, other = manifest("D", "relu7"), manifest("E", "relu7"), manifest("E", "pool5")
+    assert table.titles([d]) == "D, relu7, Q = 256, image"
+    assert table.titles([d, e]) == "D + E, relu7, Q = 256, image"
+    both = "(D, relu7, Q = 256, image) + (E, pool5, Q = 256, image)"
+    assert table.titles([d, other]) == both
 
 
 def test_bad_numbers() -> None:
@@ -171,9 +187,17 @@ def test_bad_numbers() -> None:
     refused(r"^benchmark: got 'coco', allowed are voc2007, ", benchmark="coco")
     refused(r"^benchmark: got 'voc2007' for features with one class", benchmark="voc2007")
     refused("several classes an image", features=of_several(), benchmark="accuracy")
-    refused(r"^c: got \[0\.0\], allowed are one or more numbers above 0", c=[0.0])
+    for value in (0.0, 1e-300, float("nan"), float("inf")):  # of 1e-300 LIBLINEAR makes no end
+        refused(r"^c: got \[.*\], allowed are one or more numbers from 1e-09 to 1e\+09", c=[value])
     refused(r"^c: got \[\]", c=[])
-    refused(r"^parts: got dev, allowed here are train, val", test="dev")
+    refused(r"^parts: got 'dev', allowed here are train, val", test="dev")
+    refused(r"^parts: got 'trian', allowed here are train, val", train="train,trian")
+    refused(r"^test: got 'train', which trains too", test="val,train")
+    refused(r"^seed: got -1", seed=-1)
+    refused(r"^seed: got 4294967296", seed=2**32)
+    refused(r"^splits: got 5 for accuracy, whose parts are given", splits=5)
+    refused(r"^train_per_class: got 5 for accuracy", train_per_class=5)
+    refused(r"^train_per_class: got 0, allowed", benchmark="caltech101", train_per_class=0)
     refused(r"^test: got 'val' for caltech101", benchmark="caltech101", test="val")
     refused(r"^splits: got 0", benchmark="caltech101", splits=0)
     refused("train_per_class: got 30, but class 'ant' has 27 images", benchmark="caltech101")

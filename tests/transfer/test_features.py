@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 
@@ -110,6 +111,17 @@ def test_stacked_parts_have_equal_lengths() -> None:
         np.testing.assert_allclose(piece, unit / 2, rtol=1e-5)
     plain = combine([d], "stack", normalise=False)
     np.testing.assert_array_equal(plain, np.concatenate(list(d), 1))
+
+
+def test_descriptors_take_little_more_memory_than_they_are() -> None:
+    """Only one part at a time is in float64."""
+    part = np.ones((8, 256, 512), np.float32)
+    tracemalloc.start()
+    try:
+        found = combine([part, part], "stack")
+        assert tracemalloc.get_traced_memory()[1] < 2 * found.nbytes
+    finally:
+        tracemalloc.stop()
 
 
 def test_a_part_of_zeros_stays_zeros() -> None:

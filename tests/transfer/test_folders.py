@@ -15,6 +15,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from safetensors import safe_open
+from safetensors.numpy import load_file, save_file
 
 import vggfast
 from vggfast.features import extract, load
@@ -153,6 +155,34 @@ def test_a_shard_with_another_checksum_is_named(options: dict[str, Any], refused
 
 
 @pytest.mark.parametrize(
+    ("changed", "told"),
+    [
+        (
+            {"label": np.zeros(1, np.int64)},
+            "has 1 labels, allowed is one for each of its 2 records",
+        ),
+        ({"index": np.zeros(3, np.int64)}, "has 3 index, allowed"),
+        ({"features": np.zeros(2, np.float32)}, r"features of shape \(2,\)"),
+        ({"label": np.zeros(2, np.float32)}, "labels of float32"),
+    ],
+)
+def test_a_shard_that_does_not_fit_itself(
+    changed: dict[str, np.ndarray], told: str, plain: dict[str, Any]
+) -> None:
+    """As from elsewhere, with a checksum that is right."""
+    extract(**plain)
+    shard = plain["out"] / "shard-00001.safetensors"
+    with safe_open(shard, "numpy") as file:
+        about = file.metadata()
+    save_file({**load_file(shard), **changed}, shard, about)
+    manifest = json.loads((plain["out"] / "manifest.json").read_text())
+    manifest["shards"][1]["sha256"] = hashlib.sha256(shard.read_bytes()).hexdigest()
+    (plain["out"] / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(vggfast.InputError, match=told):
+        load(plain["out"])
+
+
+@pytest.mark.parametrize(
     ("name", "value", "told"),
     [
         ("layer", "relu5_2", "begun with layer relu7, not relu5_2"),
@@ -206,6 +236,15 @@ def test_folders_that_are_no_run(options: dict[str, Any], refused: Refused, tmp_
     for content in ("", "{}", '{"vggfast_features": 9}'):
         (out / "manifest.json").write_text(content)
         assert "cannot use" in refused("classify", "--features", str(out))
+    (out / store.shard_name(0, options["format"])).unlink()
+    (out / "manifest.json").unlink()
+    extract(**options)
+    whole = json.loads((out / "manifest.json").read_text())
+    for name in set(whole) - {"files"}:
+        for lacking in ({k: v for k, v in whole.items() if k != name}, {**whole, name: None}):
+            (out / "manifest.json").write_text(json.dumps(lacking))
+            assert "cannot use" in refused("classify", "--features", str(out))
+    assert "cannot use" in refused(*argv(options))
     blocked = tmp_path / "file"
     blocked.write_text("a file")
     assert "out: cannot write to" in refused(*argv({**options, "out": blocked}))

@@ -101,6 +101,18 @@ def test_parts_and_limits(tmp_path: Path) -> None:
         open_collection("digits", parts="test")
 
 
+def test_boxes_of_a_part(tmp_path: Path) -> None:
+    """A file may have boxes of the whole set."""
+    names = [f"{part}/{c}/0.png" for part in ("train", "val") for c in "xy"]
+    for name in names:
+        picture(tmp_path / "set" / name)
+    boxes = tmp_path / "boxes.csv"
+    lines(boxes, "image,left,top,right,bottom", *(f"{name},0,0,9,9" for name in names))
+    for parts, expected in (("val", names[2:]), ("all", names)):
+        found = open_collection(str(tmp_path / "set"), parts=parts, boxes=str(boxes))
+        assert list(found.records.names) == expected
+
+
 def test_folders_that_do_not_fit(tmp_path: Path) -> None:
     def refused(data: str, told: str) -> None:
         with pytest.raises(InputError, match=told):
@@ -148,7 +160,8 @@ def test_annotations_that_are_none(tmp_path: Path) -> None:
     # (4, 4) to (4, 9): no column.
     with pytest.raises(InputError, match=r"got \(4, 4, 4, 9\) for object 1 of .*a.xml"):
         read_annotation(path)
-    for content in ("", "<annotation>", "<a><object><name>x</name></object></a>"):
+    grow = '<!DOCTYPE a [<!ENTITY b "ha"><!ENTITY c "&b;&b;">]><annotation></annotation>'
+    for content in ("", "<annotation>", "<a><object><name>x</name></object></a>", grow):
         path.write_text(content)
         with pytest.raises(InputError, match=r"^boxes: cannot read .*a.xml"):
             read_annotation(path)

@@ -18,6 +18,7 @@ from vggfast.backends.eager import EagerBackend
 
 # The FC kernels read the weights once, whatever the batch; above these torch's GEMM is faster.
 MOST_ROWS, MOST_ROWS_BACKWARD = 32, 16
+IMAGE_CHANNELS = 3  # the most of a first layer's input, whose dgrad has a kernel of its own
 _LIBRARY = EagerBackend()
 
 
@@ -118,7 +119,9 @@ class CpuBackend(Backend):
         used = [how for how in (dgrad, wgrad) if how is not None]
         # Winograd reads a pooled gradient as it is; without ReLU and pool it is dz already.
         unpools = pool and all(how.m > 0 for how in used)
-        makes_dz = (relu or pool) and not unpools and len(used) > 0
+        # The kernel for an image applies the ReLU's mask itself.
+        masks = relu and not pool and wgrad is None and dgrad is not None and _of_image(dgrad, c_in)
+        makes_dz = (relu or pool) and not (unpools or masks) and len(used) > 0
         dz = empty_map(n, c_out, h, width) if makes_dz else grad
         db = grad.new_empty(c_out) if needs[2] else None
         if makes_dz or db is not None:
@@ -126,7 +129,7 @@ class CpuBackend(Backend):
                 grad.data_ptr(), pointer(y), pointer(argmax), dz.data_ptr() if makes_dz else 0,
                 pointer(db), n, h, width, c_out, threads,
             )  # fmt: skip
-        source = _Gradient(dz, y, argmax) if unpools else _Gradient(dz)
+        source = _Gradient(dz, y, argmax) if unpools or masks else _Gradient(dz)
         dx = None if dgrad is None else _dgrad(dgrad, source, w, sizes)
         dw = None if wgrad is None else _wgrad(wgrad, source, x, sizes)
         return dx, dw, db
@@ -190,8 +193,14 @@ class CpuBackend(Backend):
         return dx
 
 
+def _of_image(dgrad: Algorithm, c_in: int) -> bool:
+    """Whether the kernel for a first layer (csrc/cpu/image_dgrad.inc) serves a dgrad."""
+    return dgrad.m == 0 and c_in <= IMAGE_CHANNELS
+
+
 class _Gradient(NamedTuple):
-    """dz (N, C_out, H, W) or, with ``argmax``, the pooled gradient from which Winograd makes it."""
+    """dz (N, C_out, H, W); or what it is made from on the way: with ``argmax`` the pooled gradient
+    (Winograd), with ``y`` alone the gradient behind the ReLU (an image's dgrad)."""
 
     grad: Tensor
     y: Tensor | None = None
@@ -211,7 +220,9 @@ def _dgrad(how: Algorithm, dz: _Gradient, w: Tensor, sizes: _Sizes) -> Tensor:
     lib, threads = native.module(), torch.get_num_threads()
     dx = empty_map(n, c_in, h, width)
     if how.m == 0:
-        lib.conv3x3_dgrad(dz.grad.data_ptr(), w.data_ptr(), dx.data_ptr(), *sizes, threads)
+        lib.conv3x3_dgrad(
+            dz.grad.data_ptr(), pointer(dz.y), w.data_ptr(), dx.data_ptr(), *sizes, threads
+        )
     else:
         u = cpu_weights.transformed(w, how.m, how.split, True, threads)
         lib.conv3x3_dgrad_winograd(

@@ -13,7 +13,6 @@ from collections.abc import Sequence
 
 import torch
 
-from vggfast.errors import InputError
 from vggfast.evaluation.progress import choose
 from vggfast.transfer import benchmarks
 from vggfast.transfer.benchmarks import BENCHMARKS, Outcome
@@ -129,7 +128,7 @@ def classify(
     benchmark: str | None = None,
     train: str | None = None,
     test: str | None = None,
-    splits: int = benchmarks.SPLITS,
+    splits: int | None = None,
     train_per_class: int | None = None,
     test_per_class: int | None = None,
     c: Sequence[float] = GRID,
@@ -143,7 +142,7 @@ def classify(
         benchmark: one of :data:`vggfast.transfer.benchmarks.BENCHMARKS`; by default the data
             set's, and "accuracy" for a set that has none.
         train, test: parts to train on and to test with, as "train,val"; by default the benchmark's.
-        splits: random splits of the two Caltech sets.
+        splits: random splits of the two Caltech sets, 3.
         train_per_class, test_per_class: images of such a split; by default the benchmark's.
         c: what C may be.
         seed: of splits.
@@ -156,11 +155,11 @@ def classify(
     found = stack([f if isinstance(f, Features) else load(f) for f in given])  # type: ignore[arg-type]
     kind = found.manifest["kind"]
     name = benchmark or (kind if kind in BENCHMARKS else "accuracy")
-    for option, value in (("train", train), ("test", test)):
-        if value is not None and name in BENCHMARKS and not BENCHMARKS[name].test:
-            raise InputError(f"{option}: got {value!r} for {name}, whose splits are random")
     return benchmarks.score(
-        found, name, train=None if train is None else train.split(","),
-        test=None if test is None else test.split(","), splits=splits,
+        found, name, train=_parts(train), test=_parts(test), splits=splits,
         train_per_class=train_per_class, test_per_class=test_per_class, grid=c, seed=seed,
     )  # fmt: skip
+
+
+def _parts(names: str | None) -> list[str] | None:
+    return None if names is None else [name.strip() for name in names.split(",")]

@@ -62,15 +62,18 @@ def _classify(options: dict[str, Any]) -> None:
     check_outputs(written, listed)
     if "c" in options:
         options["c"] = _numbers(options["c"])
-    found = stack([load(folder) for folder in folders])
+    loaded = [load(folder) for folder in folders]
+    manifests = [features.manifest for features in loaded]
+    found = stack(loaded)
+    del loaded  # stacked, they are there a second time
     outcome = classify(found, **options)
-    title, dimension = table.title(found.manifest), found.values.shape[1]
+    title, dimension = table.titles(manifests), found.values.shape[1]
     if listed is not None:
         table.write(Path(listed), title, dimension, outcome)
     if written is not None:
         about = {
             "features": title, "dimension": dimension, "folders": folders,
-            "settings": found.manifest["settings"], "parts": found.manifest["parts"],
+            "settings": [m["settings"] for m in manifests], "parts": found.manifest["parts"],
             "outcome": table.record(outcome),
         }  # fmt: skip
         write_text("json", Path(written), json.dumps(about, indent=1) + "\n")
@@ -111,22 +114,34 @@ def _add_extract(commands: Any) -> None:
     add("--out", required=True, metavar="DIR", help="folder for the features")
     add("--part", help="all (default), or parts of the set, as train,val")
     add("--layer", help="relu7 (default: before the last FC layer), fc6, relu5_3, pool4, ...")
-    add("--scales", help="test scales such as 256,384,512; auto (default): the paper's; one")
-    add("--combine", help="scales: average (default) or stack")
-    add("--normalise", action=switch, help="give each vector the length 1 (yes)")
-    add("--flips", action=switch, help="mirror images too: yes, but not of digits")
+    add(
+        "--scales",
+        help="Q, such as 256,384,512; auto (default): the three for how the net was trained; one: "
+        "the middle one",
+    )
+    add("--combine", help="what to do with several scales: average (default) or stack")
+    add("--normalise", action=switch, help="give each vector the length 1 (default)")
+    add(
+        "--flips",
+        action=switch,
+        help="average over mirror images too (default; not of digits and mnist)",
+    )
     add("--boxes", metavar="PATH", help="a vector for each box: *.csv, *.json, a folder of *.xml")
     add("--region", help="of what, where there are boxes: box (default), image or both")
     add("--format", help="of the shards: safetensors (default) or parquet")
-    add("--shard-size", type=int, help="vectors a shard: 1024")
-    add("--batch", type=int, help="crops' worth of pixels that the network sees at a time")
+    add("--shard-size", type=int, help="vectors in a shard (1024)")
+    add(
+        "--batch",
+        type=int,
+        help="pixels the net sees at a time, in crops' worth (16 of 224 x 224; GPU: 128)",
+    )
     add("--dtype", help="fp32 (default), bf16 or fp16")
     add("--device", help="auto (default), cpu, cuda or cuda:N")
     add("--backend", help="force a backend (default auto)")
     add("--exact", action=switch, help="convolve by plain sums, without Winograd")
     add("--threads", type=int, help="CPU threads")
-    add("--workers", type=int, help="processes that decode images: 0")
-    add("--limit", type=int, help="this many images of each part only")
+    add("--workers", type=int, help="processes that decode images (0: none beside this one)")
+    add("--limit", type=int, help="at most so many images of each part, spread over it")
     add("--on-bad-image", help="an image that cannot be read: fail (default) or skip")
     add("--quiet", dest="progress", action="store_false", help="show nothing but errors")
 
@@ -141,12 +156,24 @@ def _add_classify(commands: Any) -> None:
     add("--features", nargs="+", required=True, metavar="DIR",
         help="folder that extract wrote; several of the same images are stacked")  # fmt: skip
     add("--benchmark", help=f"{', '.join(BENCHMARKS)}; by default the data set's")
-    add("--train", metavar="PARTS", help="parts to train on, as train,val: the benchmark's")
-    add("--test", metavar="PARTS", help="parts to test with: the benchmark's")
-    add("--splits", type=int, help="random splits of the Caltech sets: 3")
-    add("--train-per-class", type=int, help="training images a class of such a split: 30, 60")
-    add("--test-per-class", type=int, help="most test images a class: 50, all others")
-    add("--c", metavar="LIST", help="what C may be: 0.01,0.1,1,10,100,1000")
-    add("--seed", type=int, help="of splits: 0")
+    add("--train", metavar="PARTS", help="parts to train on, as train,val (the benchmark's)")
+    add("--test", metavar="PARTS", help="parts to test with (the benchmark's)")
+    add("--splits", type=int, help="number of random splits, of the Caltech sets (3)")
+    add(
+        "--train-per-class",
+        type=int,
+        help="training images of each class in a split (30; caltech256: 60)",
+    )
+    add(
+        "--test-per-class",
+        type=int,
+        help="test images of each class, at most (50; caltech256: all others)",
+    )
+    add(
+        "--c",
+        metavar="LIST",
+        help="values of C to choose from, on held-out training images (0.01,0.1,1,10,100,1000)",
+    )
+    add("--seed", type=int, help="of the splits and the held-out images (0)")
     add("--table", metavar="FILE", help="write the table, *.md or *.csv")
     add("--json", metavar="FILE", help="write the result as JSON")

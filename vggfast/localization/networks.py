@@ -123,7 +123,6 @@ class Networks:
             flips=options.flips, dtype=self.dtype,
         )  # fmt: skip
         check_finite(found.boxes, group)
-        check_finite(found.scores, group)
         return found
 
     def exact(self) -> AbstractContextManager[object]:
@@ -143,5 +142,5 @@ def check_finite(values: Tensor, group: Sequence[Scaled]) -> None:
     """Raise LocalizationError if values (N, ...) of these images are not all finite."""
     bad = (~values.isfinite()).flatten(1).any(1).nonzero()
     if len(bad):
-        number = group[int(bad[0])].number
-        raise LocalizationError(f"the networks give boxes that are not finite for image {number}")
+        place = group[int(bad[0])].place
+        raise LocalizationError(f"the networks give boxes or scores that are not finite: {place}")

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from vggfast.data.colour import Colours, normalise
+from vggfast.errors import InputError
 from vggfast.evaluation.crops import centre_corner
 from vggfast.evaluation.dense import class_maps
 from vggfast.localization.boxes import clip, decode, rescale
@@ -17,6 +18,8 @@ from vggfast.localization.dense import dense_boxes
 from vggfast.localization.merging import best_boxes, merge
 from vggfast.models.boxes import BoxRegressor, of_class
 from vggfast.weights import Weights
+
+MOST_BOXES = 4096  # of a class and image; merging holds a few tables of all their pairs
 
 
 @dataclass(frozen=True)
@@ -26,7 +29,8 @@ class Found:
     Attributes:
         classes: (N, K), int64.
         probabilities: (N, K), float64, of the classes.
-        boxes: (N, K, 4), float64, in pixels of the images as they are, cut off at their borders.
+        boxes: (N, K, 4), float64, in pixels of the images as they are, cut off at their borders;
+            NaN where a network gave an image anything that is not finite.
         scores: (N, K), float64, of the merged boxes.
     """
 
@@ -91,11 +95,20 @@ def likeliest_boxes(
         threshold: t of merging.
         flips: use mirror images too, for the classes.
         dtype: of the networks.
+
+    Raises:
+        InputError: more boxes of a class than merging has memory for.
     """
     posterior, at_places = _classify(classifiers, pixels, flips, dtype)
     probabilities, classes = posterior.topk(top)
     shared = all(r.model.boxes == "scr" for r in regressors)  # the boxes of one class are all's
     wanted = classes[:, :1] if shared else classes
+    count = len(regressors) * sum(places.shape[2] for places in at_places)
+    if count > MOST_BOXES:
+        raise InputError(
+            f"scales: an image of {size[0]} x {size[1]} has {count} boxes of a class at all scales "
+            f"and by all networks, allowed are up to {MOST_BOXES}: smaller or fewer scales"
+        )
     boxes, scores = [], []
     for images, places in zip(pixels, at_places, strict=True):
         own = torch.take_along_dim(places, classes[..., None], 1)  # (N, K, places)
@@ -107,7 +120,11 @@ def likeliest_boxes(
             scores.append(own)
     union = torch.cat(boxes, 2).double().cpu().numpy()
     summed = torch.cat(scores, 2).double().cpu().numpy()
+    # Merging that met a NaN would stop early, and what is left need not show it.
+    finite = np.isfinite(union).all((1, 2, 3)) & np.isfinite(summed).all((1, 2))
+    union[~finite] = 0
     best, score = _merged(union, summed, threshold, shared)
+    best[~finite] = np.nan
     return Found(
         classes.cpu(),
         probabilities.cpu(),

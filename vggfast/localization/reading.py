@@ -25,9 +25,11 @@ class Encoded(Protocol):
 
 
 class Scaled(NamedTuple):
-    """Image ``number``, of ``size`` = (width, height), at each scale: (H, W, 3), uint8."""
+    """Image ``number``, of ``size`` = (width, height), at each scale: (H, W, 3), uint8; ``place``
+    is what an error calls it."""
 
     number: int
+    place: str
     size: tuple[int, int]
     pixels: list[np.ndarray]
 
@@ -96,10 +98,11 @@ class _Reader:
 
     def __getitem__(self, index: int) -> Scaled | InputError:
         try:
-            image = Photograph(self._source.read(index), self._source.place(index)).rgb()
+            place = self._source.place(index)
+            image = Photograph(self._source.read(index), place).rgb()
         except InputError as error:
             return error
-        return Scaled(index, image.size, [rescale(image, scale) for scale in self._scales])
+        return Scaled(index, place, image.size, [rescale(image, scale) for scale in self._scales])
 
 
 def _as_it_is(found: Any) -> Any:

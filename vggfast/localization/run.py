@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 
 import torch
 from torch import Tensor
@@ -25,6 +25,10 @@ from vggfast.localization.table import Row
 from vggfast.localization.task import ENOUGH
 
 PROTOCOLS = ("centre", "full")
+# Options without a meaning for the other protocol, and their defaults.
+ONLY_FULL = {
+    f.name: f.default for f in fields(Options) if f.name in ("top", "merge_threshold", "flips")
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,7 +54,15 @@ class Settings:
                 "allowed are one file or more for full, and none for centre, which takes the true "
                 "class"
             )
-        if self.protocol == "centre" and len(self.options.weights) > 1:
+        if self.protocol == "full":
+            return
+        for name, default in ONLY_FULL.items():
+            if getattr(self.options, name) != default:
+                raise InputError(
+                    f"{name}: got {getattr(self.options, name)} for the protocol centre, which has "
+                    "no use for it; allowed is with full"
+                )
+        if len(self.options.weights) > 1:
             raise InputError(
                 f"weights: got {len(self.options.weights)} files for the protocol centre, allowed "
                 "is one; full merges the boxes of several"
@@ -64,7 +76,7 @@ class Result:
     Attributes:
         row: the figures.
         images: how many samples were measured (an image with boxes of two classes is two).
-        skipped: how many could not be read.
+        skipped: how many could not be read, or had boxes that do not fit.
     """
 
     row: Row
@@ -82,7 +94,10 @@ def run(settings: Settings, progress: Progress | None = None) -> Result | None:
             shown = progress if progress is not None and world.first else Progress()
             with world.together():
                 networks = Networks(options, world)
-                data = find(settings.data, settings.part, networks.classes, limit=settings.limit)
+                data = find(
+                    settings.data, settings.part, networks.classes,
+                    limit=settings.limit, checked=settings.on_bad_image == "fail",
+                )  # fmt: skip
                 if settings.protocol == "centre" and len(networks.scales) > 1:
                     raise InputError(
                         f"scales: got {options.scales} for the protocol centre, allowed is one"
@@ -118,10 +133,8 @@ def _measure(
     measure = _centre if settings.protocol == "centre" else _full
     images = _readable(settings, networks, data, world, sums, progress)
     for group in by_size(images, networks.images_a_pass()):
-        size, labels = group[0].size, torch.tensor([data.source.labels[i.number] for i in group])
-        truth = [
-            data.boxes.check(i.number, size, data.source.place(i.number)).double() for i in group
-        ]
+        labels = torch.tensor([data.source.labels[image.number] for image in group])
+        truth = [_truth(data, image) for image in group]
         measure(networks, group, labels, truth, sums)
         sums.images += len(group)
         progress.step(len(group) * world.size)
@@ -163,16 +176,27 @@ def _readable(
     sums: _Sums,
     progress: Progress,
 ) -> Iterator[Scaled]:
-    """This process's share of the images."""
+    """This process's share of the images, those whose boxes lie in them."""
     mine = range(world.rank, len(data), world.size)
     skip = settings.on_bad_image == "skip"
     workers = settings.options.workers
     for image in stream(data.source, mine, networks.scales, workers=workers, skip=skip):
-        if isinstance(image, BadImageError):
+        try:
+            if isinstance(image, BadImageError):
+                raise image
+            _truth(data, image)
+        except BadImageError as error:
+            if not skip:
+                raise
             sums.skipped += 1
-            progress.note(f"skipped: {image}")
-        else:
-            yield image
+            progress.note(f"skipped: {error}")
+            continue
+        yield image
+
+
+def _truth(data: Annotated, image: Scaled) -> Tensor:
+    """The true boxes (B, 4) of a sample. Raises BadImageError."""
+    return data.boxes.within(image.number, image.size, image.place)
 
 
 def _result(settings: Settings, networks: Networks, counted: list[float]) -> Result:

@@ -34,14 +34,14 @@ class BoxSamples(PhotoSamples):
     def _cut(self, i: int, draw: int) -> tuple[Window, np.ndarray, Any]:
         place = self.source.place(i)
         photograph = Photograph(self.source.read(i), place)
-        boxes = self.boxes.check(i, photograph.size, place)
+        boxes = self.boxes.within(i, photograph.size, place)
         if isinstance(self.crop, ObjectCrop):
             box = boxes[draw % len(boxes)]
             window = self.crop.plan(draw, photograph.size, box)
         else:
             box = boxes[area(boxes).argmax()]
             window = self.crop.plan(draw, photograph.size)
-        target = in_window(box.double(), window, photograph.size)
+        target = in_window(box, window, photograph.size)
         return window, photograph.crop(window), [float(self.source.labels[i]), *target.tolist()]
 
     def _targets(self, targets: list[Any]) -> Tensor:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,7 +9,7 @@ from vggfast.engine import checks
 from vggfast.engine.settings import Settings
 from vggfast.errors import InputError
 from vggfast.models.boxes import BOXES
-from vggfast.weights.format import check_kind, read
+from vggfast.weights import load_weights
 
 TUNES = ("fc", "all")
 
@@ -56,18 +55,14 @@ class BoxSettings(Settings):
 
 def _of_network(path: str) -> dict[str, Any]:
     """What a weights file settles."""
-    metadata, _ = read(path)
-    check_kind(path, metadata, boxes=False)
-    try:
-        low, high = json.loads(metadata["scale"])
-        return {
-            "net": metadata["net"],
-            "size": int(metadata["crop"]),
-            "batch_norm": bool(json.loads(metadata["batch_norm"])),
-            "scale": f"{int(low)}:{int(high)}",
-            "classes": tuple(map(str, json.loads(metadata["classes"]))),
-            "mean": tuple(map(float, json.loads(metadata["mean"]))),
-            "std": tuple(map(float, json.loads(metadata["std"]))),
-        }
-    except (KeyError, ValueError, TypeError) as error:
-        raise InputError(f"init_from: {path} has bad metadata ({error})") from None
+    weights = load_weights(path)
+    low, high = weights.scale
+    return {
+        "net": weights.net,
+        "size": weights.crop,
+        "batch_norm": weights.model.batch_norm,
+        "scale": f"{low}:{high}",
+        "classes": weights.classes,
+        "mean": weights.mean,
+        "std": weights.std,
+    }

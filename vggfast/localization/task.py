@@ -32,10 +32,14 @@ class Localization:
 
     def load(self, settings: Settings) -> DataSet:
         assert isinstance(settings, BoxSettings)
-        train = find(settings.data, "train", settings.classes, limit=settings.limit, complete=True)
+        checked = settings.on_bad_image == "fail"
+        train = find(
+            settings.data, "train", settings.classes,
+            limit=settings.limit, complete=True, checked=checked,
+        )  # fmt: skip
         return box_set(
             train,
-            find(settings.data, "val", settings.classes),
+            find(settings.data, "val", settings.classes, checked=checked),
             size=settings.size,
             scale=settings.scales,
             flip=settings.flip is not False,

@@ -89,6 +89,8 @@ def fit(
         lr: 1e-3 by default.
         scale: "S", or "SMIN:SMAX"; by default as the classification network was trained.
         flip: mirror training images at random, by default.
+        on_bad_image: "fail" (default) or "skip": an image that cannot be read, has a box outside
+            it or without area, or other proportions than the one that was annotated.
 
     Raises:
         InputError, TrainingError, StoppedError: as :func:`vggfast.train.fit`.
@@ -148,7 +150,8 @@ def evaluate(
         merge_threshold: t of merging (vggfast/localization/merging.py).
         flips: average the classes' posteriors over mirror images too.
         batch: how many crops' worth of pixels the networks see at a time.
-        dtype, device, backend, exact, threads, workers, limit, on_bad_image, progress: as for
+        on_bad_image: as for :func:`fit`; what is skipped is not counted.
+        dtype, device, backend, exact, threads, workers, limit, progress: as for
             :func:`vggfast.evaluate.evaluate`.
 
     Returns:

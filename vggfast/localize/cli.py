@@ -29,6 +29,7 @@ from vggfast.localize import (
 )  # fmt: skip
 
 DATA = "imagenet:DIR, voc:DIR or boxes:FILE.csv"
+ON_BAD = "images that cannot be read, or with boxes that do not fit: fail (default) or skip"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -87,7 +88,7 @@ def _evaluate(given: dict[str, Any]) -> None:
 def _show(result: Result) -> None:
     print(table.markdown([result.row]), end="")
     if result.skipped:
-        print(f"{result.skipped} images could not be read and are not counted")
+        print(f"{result.skipped} images could not be used and are not counted")
 
 
 def _predict(given: dict[str, Any]) -> None:
@@ -142,7 +143,7 @@ def _add_train(p: argparse.ArgumentParser) -> None:
     add("--ema", type=float, help="decay of an average of the weights, which is kept: none")
     add("--scale", help="S or SMIN:SMAX: as the classification network was trained")
     add("--flip", action=switch, help="mirror training images: yes")
-    add("--on-bad-image", help="fail (default) or skip images that cannot be read")
+    add("--on-bad-image", help=ON_BAD)
     add("--seed", type=int, help="0")
     add("--limit", type=int, help="train on this many images only")
     add("--checkpoint-every", metavar="N", help="steps, or minutes (10m), also within an epoch")
@@ -160,7 +161,7 @@ def _add_evaluate(p: argparse.ArgumentParser) -> None:
     add("--part", help="val (default) or train")
     add("--protocol", help="centre (default): the true class in the centre crop; or full")
     add("--limit", type=int, help="measure this many images only")
-    add("--on-bad-image", help="an image that cannot be read: fail (default) or skip")
+    add("--on-bad-image", help=ON_BAD)
     add("--table", metavar="FILE", help="write the table, *.md or *.csv")
     add("--json", metavar="FILE", help="write the result as JSON")
     _add_networks(p, top=5)

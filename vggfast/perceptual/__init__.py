@@ -1,7 +1,8 @@
 """Losses in a VGG's feature space: of content (feature maps) and of style (Gram matrices).
 
-gram   the Gram matrix of a map, and its gradient in one product
-loss   PerceptualLoss: weighted sums of both, with targets that are computed once
+criteria  the mean of squares or absolute values between maps
+gram      the Gram matrix of a map, and its gradient in one product
+loss      PerceptualLoss: weighted sums of both, with targets that are computed once
 """
 
 from vggfast.perceptual.gram import gram_matrix

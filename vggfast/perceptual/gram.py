@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from vggfast.backends.base import channels_last_empty
 from vggfast.errors import InputError
 
 
@@ -57,5 +58,8 @@ class _Gram(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> Tensor:
         (x,) = ctx.saved_tensors
         n, c, h, w = x.shape
-        dx = torch.bmm(_rows(x), (grad + grad.mT).div_(c * h * w))
-        return dx.view(n, h, w, c).permute(0, 3, 1, 2)
+        dx = channels_last_empty(n, c, h, w, x)
+        # Into a map that is no view: autograd adds the gradient from above in place then.
+        rows = dx.permute(0, 2, 3, 1).view(n, h * w, c)
+        torch.bmm(_rows(x), (grad + grad.mT).div_(c * h * w), out=rows)
+        return dx

@@ -9,15 +9,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vggfast.errors import InputError
+from vggfast.perceptual.criteria import CRITERIA
 from vggfast.perceptual.gram import gram_matrix
 from vggfast.taps import Extractor, find_taps
 from vggfast.taps.normalize import Moments
-
-CRITERIA = {"mse": F.mse_loss, "l1": F.l1_loss}
 
 
 @dataclass(frozen=True)
@@ -158,7 +156,7 @@ class PerceptualLoss(nn.Module):
         for name, weight in self.style_weights.items():
             gram = gram_matrix(found[name])
             wanted = _beside("style", name, target.style[name], gram)
-            squares = F.mse_loss(gram, wanted, reduction="sum") / max(len(gram), 1)
+            squares = (gram - wanted).square().sum() / max(len(gram), 1)
             terms[f"style/{name}"] = weight * squares
         return terms
 

@@ -33,6 +33,12 @@ def _parser() -> argparse.ArgumentParser:
         prog="python -m vggfast.report",
         description="Compare training runs in one HTML page that needs no network.",
     )
-    p.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="folder of vggfast.train")
+    p.add_argument(
+        "runs",
+        nargs="+",
+        type=Path,
+        metavar="RUN",
+        help="folder of vggfast.train or vggfast.localize train",
+    )
     p.add_argument("--out", type=Path, default=Path("report.html"), help="report.html")
     return p

@@ -11,7 +11,7 @@ from vggfast.report.runs import Run
 
 
 def curves(runs: Sequence[Run]) -> str:
-    """One SVG image: validation accuracy, loss and learning rate over the epochs."""
+    """One SVG image: the first measure, loss and learning rate over the epochs."""
     matplotlib = require("matplotlib", "matplotlib")
     figures = require("matplotlib.figure", "matplotlib")
     # Text stays text, and the same runs give the same bytes.
@@ -20,7 +20,8 @@ def curves(runs: Sequence[Run]) -> str:
         accuracy, loss, rate = figure.subplots(1, 3)
         for number, run in enumerate(runs):
             _draw(run, f"C{number % 10}", accuracy, loss, rate)
-        _label(accuracy, "validation accuracy, %")
+        named = " or ".join(dict.fromkeys(run.measures[0] for run in runs))
+        _label(accuracy, f"validation {named}, %")
         _label(loss, "loss: validation, and training (dashed)")
         _label(rate, "learning rate")
         rate.set_yscale("log")

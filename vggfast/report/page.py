@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from html import escape
 from typing import Any
 
+from vggfast.engine.history import ACCURACIES
 from vggfast.report.curves import curves
 from vggfast.report.runs import Run, differing
 
@@ -35,8 +36,11 @@ def page(runs: Sequence[Run]) -> str:
 
 
 def _results(runs: Sequence[Run]) -> str:
+    first, second = (
+        " or ".join(dict.fromkeys(names)) for names in zip(*map(_shown, runs), strict=True)
+    )
     head = (
-        "run", "net", "epochs", "best top-1, %", "its epoch", "top-5 there, %", "images/s",
+        "run", "net", "epochs", f"best {first}, %", "its epoch", f"{second} there, %", "images/s",
         "waited for images, %", "training, h",
     )  # fmt: skip
     rows = []
@@ -50,6 +54,11 @@ def _results(runs: Sequence[Run]) -> str:
             f"{seconds / 3600:.2f}",
         ))  # fmt: skip
     return _table(head, rows)
+
+
+def _shown(run: Run) -> tuple[str, str]:
+    """The names of its measures as a table says them."""
+    return ("top-1", "top-5") if run.measures == ACCURACIES else run.measures
 
 
 def _settings(runs: Sequence[Run]) -> list[str]:

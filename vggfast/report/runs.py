@@ -9,22 +9,24 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from vggfast.engine.history import History, Row
+from vggfast.engine.history import ACCURACIES, History, Row, columns
 from vggfast.engine.output import HISTORY, SETTINGS
 from vggfast.errors import InputError
 
 
 @dataclass(frozen=True)
 class Run:
-    """One run: its name on the page, its settings and its epochs, at least one."""
+    """One run: its name on the page, its settings, its epochs, at least one, and what its task
+    calls its two measures."""
 
     name: str
     settings: dict[str, Any]
     history: History
+    measures: tuple[str, str] = ACCURACIES
 
     @property
     def best(self) -> Row:
-        """The epoch with the best validation accuracy, the first of equals."""
+        """The epoch that is best by the first measure, the first of equals."""
         return max(self.history, key=lambda row: (row.val_accuracy, -row.epoch))
 
     @property
@@ -52,11 +54,14 @@ def differing(runs: Sequence[Run]) -> dict[str, list[Any]]:
 
 
 def _read(folder: Path, name: str) -> Run:
-    allowed = "allowed is the folder of a run of vggfast.train"
+    allowed = "allowed is the folder of a run of vggfast.train or vggfast.localize"
     try:
         settings = json.loads((folder / SETTINGS).read_text(encoding="utf-8"))
         with (folder / HISTORY).open(newline="", encoding="utf-8") as file:
-            rows = [{k: float(v) for k, v in row.items()} for row in csv.DictReader(file)]
+            reader = csv.DictReader(file)
+            measures = _measures(reader.fieldnames or ())
+            field = dict(zip(columns(measures), columns(ACCURACIES), strict=True))
+            rows = [{field[name]: float(v) for name, v in row.items()} for row in reader]
         history = History.from_state([{**row, "epoch": int(row["epoch"])} for row in rows])
     except FileNotFoundError as error:
         missing = Path(str(error.filename)).name
@@ -67,4 +72,12 @@ def _read(folder: Path, name: str) -> Run:
         raise InputError(f"run: cannot read {folder} ({error}); {allowed}") from None
     if not history or not isinstance(settings, dict):
         raise InputError(f"run: {folder} has no epochs; {allowed}, of an epoch or more")
-    return Run(name, settings, history)
+    return Run(name, settings, history, measures)
+
+
+def _measures(names: Sequence[str]) -> tuple[str, str]:
+    """The measures by which a history of such columns has its figures."""
+    if not names:
+        return ACCURACIES
+    first, second = (n.removeprefix("val_") for n in names if n[:4] == "val_" and n != "val_loss")
+    return first, second

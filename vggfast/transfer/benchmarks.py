@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from vggfast.engine import checks
 from vggfast.errors import InputError
 from vggfast.transfer import metrics
 from vggfast.transfer.reader import Features
@@ -91,7 +92,7 @@ def score(
     *,
     train: Sequence[str] | None = None,
     test: Sequence[str] | None = None,
-    splits: int = SPLITS,
+    splits: int | None = None,
     train_per_class: int | None = None,
     test_per_class: int | None = None,
     grid: Sequence[float] = GRID,
@@ -100,21 +101,41 @@ def score(
     """Train and test as ``benchmark`` says; the other arguments take the place of its numbers.
 
     Raises:
-        InputError: no such benchmark, a part that is not there, or a class without examples.
+        InputError: no such benchmark, an argument that it does not know, a part that is not there
+            or that both trains and tests, or a class without examples.
     """
     if benchmark not in BENCHMARKS:
         raise InputError(f"benchmark: got {benchmark!r}, allowed are {', '.join(BENCHMARKS)}")
     plan = BENCHMARKS[benchmark]
     check_grid(grid)
+    checks.integer("seed", seed, 0)
+    if seed >= 2**32:
+        raise InputError(f"seed: got {seed}, allowed are whole numbers below 2^32")
+    of_splits = {
+        "splits": splits, "train_per_class": train_per_class, "test_per_class": test_per_class
+    }  # fmt: skip
+    for name, value in of_splits.items():
+        if plan.test and value is not None:
+            raise InputError(f"{name}: got {value!r} for {benchmark}, whose parts are given")
+    for name, parts in (("train", train), ("test", test)):
+        if not plan.test and parts is not None:
+            raise InputError(
+                f"{name}: got {','.join(parts)!r} for {benchmark}, whose splits are random"
+            )
     marked = features.labels.ndim == 2
     if marked != (plan.measure in (ELEVEN, AREA)):
         what = "several classes an image" if marked else "one class an image"
         raise InputError(f"benchmark: got {benchmark!r} for features with {what}")
     if plan.measure == RECALL:
-        per_class = train_per_class or plan.train_per_class
+        number = SPLITS if splits is None else splits
+        per_class = plan.train_per_class if train_per_class is None else train_per_class
         most = plan.test_per_class if test_per_class is None else test_per_class
-        return random_splits(features, benchmark, splits, per_class, most, grid, seed)
-    rows, others = (_rows(features, p) for p in (train or plan.train, test or plan.test))
+        return random_splits(features, benchmark, number, per_class, most, grid, seed)
+    to_train = plan.train if train is None else train
+    to_test = plan.test if test is None else test
+    if both := sorted(set(to_train) & set(to_test)):
+        raise InputError(f"test: got {both[0]!r}, which trains too, allowed are other parts")
+    rows, others = (_rows(features, parts) for parts in (to_train, to_test))
     x, y = features.values, features.labels
     data = (x[rows], y[rows], x[others], y[others], features.classes)
     if marked:
@@ -206,8 +227,7 @@ def random_splits(
     if test_per_class is not None:
         numbers["test_per_class"] = test_per_class
     for name, value in numbers.items():
-        if value < 1:
-            raise InputError(f"{name}: got {value}, allowed are whole numbers from 1 up")
+        checks.integer(name, value, 1)
     _check_labels(y, classes, "train")
     recalls, chosen, sizes = [], [], (0, 0)
     fitting = Fitting(seed)
@@ -278,10 +298,10 @@ def _mean_over_classes(
 
 def _rows(features: Features, parts: Sequence[str]) -> np.ndarray:
     known = dict.fromkeys(features.parts)
-    rows = np.array([part in parts for part in features.parts]).nonzero()[0]
-    if not len(rows):
-        raise InputError(f"parts: got {', '.join(parts)}, allowed here are {', '.join(known)}")
-    return rows
+    for part in parts:
+        if part not in known:
+            raise InputError(f"parts: got {part!r}, allowed here are {', '.join(known)}")
+    return np.flatnonzero([part in parts for part in features.parts])
 
 
 def _check_labels(labels: np.ndarray, classes: Sequence[str], part: str) -> None:

@@ -18,12 +18,12 @@ from __future__ import annotations
 import csv
 import json
 import math
-import xml.etree.ElementTree as ElementTree
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
+from vggfast.data.pascal_xml import AnnotationError, entries, parse
 from vggfast.errors import InputError
 from vggfast.transfer.pictures import Box
 
@@ -91,23 +91,18 @@ def read_annotation(path: Path) -> list[Thing]:
         InputError: the file is missing or something else, or a box is degenerate.
     """
     try:
-        root = ElementTree.parse(path).getroot()
-        things = []
-        for number, thing in enumerate(root.findall("object"), 1):
-            corners = [float(_text(thing, f"bndbox/{n}")) for n in ("xmin", "ymin", "xmax", "ymax")]
-            left, top, right, bottom = corners
-            left, top = (0.0 if 0 <= end < 1 else end - 1 for end in (left, top))
-            box = checked((left, top, right, bottom), f"object {number} of {path}")
-            difficult = (thing.findtext("difficult") or "0").strip() == "1"
-            things.append(Thing(_text(thing, "name"), box, difficult))
-        return things
-    except InputError:
-        raise
-    except (OSError, ValueError, ElementTree.ParseError) as error:
-        reason = " ".join(str(error).split())[:100]
+        found = list(entries(parse(path)))
+    except AnnotationError as error:
         raise InputError(
-            f"boxes: cannot read {path} ({reason}); allowed is an annotation of Pascal VOC"
+            f"boxes: cannot read {path} ({error}); allowed is an annotation of Pascal VOC"
         ) from None
+    things = []
+    for number, entry in enumerate(found, 1):
+        left, top, right, bottom = entry.ends
+        left, top = (0.0 if 0 <= end < 1 else end - 1 for end in (left, top))
+        box = checked((left, top, right, bottom), f"object {number} of {path}")
+        things.append(Thing(entry.name, box, entry.difficult))
+    return things
 
 
 def checked(values: Iterable[Any], where: str) -> Box:
@@ -119,8 +114,10 @@ def checked(values: Iterable[Any], where: str) -> Box:
     given = list(values)
     try:
         left, top, right, bottom = map(float, given)
-    except (TypeError, ValueError):
-        raise InputError(f"boxes: got {given} for {where}, allowed are four numbers") from None
+    except (TypeError, ValueError, OverflowError):
+        raise InputError(
+            f"boxes: got {given!r:.100} for {where}, allowed are four numbers"
+        ) from None
     box = (left, top, right, bottom)
     if not all(map(math.isfinite, box)) or not (left < right and top < bottom):
         raise InputError(
@@ -154,7 +151,7 @@ def cut(image: Image, box: Box, name: str) -> Image:
 
 def _csv(path: Path) -> Iterable[tuple[str, str, list[Any]]]:
     try:
-        with path.open(newline="", encoding="utf-8") as file:
+        with path.open(newline="", encoding="utf-8-sig") as file:
             reader = csv.DictReader(file)
             missing = [c for c in COLUMNS if c not in (reader.fieldnames or ())]
             if missing:
@@ -162,6 +159,10 @@ def _csv(path: Path) -> Iterable[tuple[str, str, list[Any]]]:
                     f"boxes: {path} has no column {missing[0]!r}, allowed are {', '.join(COLUMNS)}"
                 )
             for row in reader:
+                if not row["image"]:
+                    raise InputError(
+                        f"boxes: {path} names no image in line {reader.line_num}, allowed is one"
+                    )
                 where = f"{row['image']} in line {reader.line_num} of {path}"
                 yield where, row["image"], [row[c] for c in COLUMNS[1:]]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
@@ -181,13 +182,6 @@ def _json(path: Path) -> Iterable[tuple[str, str, list[Any]]]:
         if not fits or not isinstance(entry.get("box"), list):
             raise InputError(f"boxes: entry {number} of {path} is {entry!r:.80}; {allowed}")
         yield f"{entry['image']} in entry {number} of {path}", entry["image"], entry["box"]
-
-
-def _text(node: ElementTree.Element, path: str) -> str:
-    text = node.findtext(path)
-    if text is None or not text.strip():
-        raise ValueError(f"an object without {path}")
-    return text.strip()
 
 
 def _shown(box: Box) -> str:

@@ -84,8 +84,11 @@ def open_collection(
         found = open_kind[kind](root)
     else:
         found = _training_set(data, kind, wanted)
+    # Boxes may be of images that are left out. Of the sets of training only the parts asked for are
+    # opened, and what the others have is not known.
+    known = None if wanted is not None and kind not in open_kind else set(found.records.names)
     found = _of_parts(found, wanted, limit)
-    return found if boxes is None else _of_boxes(found, read_boxes(Path(boxes)), boxes)
+    return found if boxes is None else _of_boxes(found, read_boxes(Path(boxes)), boxes, known)
 
 
 def _training_set(data: str, kind: str, wanted: Sequence[str] | None) -> Collection:
@@ -157,22 +160,26 @@ def _of_parts(found: Collection, wanted: Sequence[str] | None, limit: int | None
     return replace(found, records=found.records.take(rows))
 
 
-def _of_boxes(found: Collection, boxes: Boxes, path: str) -> Collection:
-    """A record for each box of each image."""
+def _of_boxes(found: Collection, boxes: Boxes, path: str, known: set[str] | None) -> Collection:
+    """A record for each box of each image; ``known``: names that boxes may be of, None: any."""
     records = found.records
     if records.boxes is not None:
         raise InputError(f"boxes: got {path!r} for {found.kind}, which has boxes of its own")
     rows: list[int] = []
     chosen: list[Box] = []
-    used: set[str] = set()
+    used: dict[str, str] = {}
     for i, name in enumerate(records.names):
         key = boxes.key(name)
+        if used.setdefault(key, name) != name:
+            raise InputError(
+                f"boxes: {path} has one annotation for {used[key]} and {name}, allowed are images "
+                "whose names differ; a *.csv or *.json tells folders apart"
+            )
         if key not in boxes.of:
             raise InputError(f"boxes: {path} has none for image {name}, allowed is one or more")
         rows += [i] * len(boxes.of[key])
         chosen += boxes.of[key]
-        used.add(key)
-    if boxes.only_these and (odd := sorted(set(boxes.of) - used)):
+    if boxes.only_these and known is not None and (odd := sorted(set(boxes.of) - known)):
         raise InputError(
             f"boxes: {path} has one for {odd[0]}, which is no image of the set; allowed are "
             f"names such as {records.names[0]}"

@@ -57,15 +57,29 @@ def combine(
     """
     columns: list[np.ndarray] = []
     for part in parts:
-        wide = part.astype(np.float64)
-        columns += [wide.mean(0)] if how == "average" else list(wide)
-    return join([unit(c) for c in columns] if normalise else columns, normalise)
+        columns += [part.mean(0, dtype=np.float64)] if how == "average" else list(part)
+    return join(columns, normalise, unit if normalise else None)
 
 
-def join(columns: Sequence[np.ndarray], normalised: bool = True) -> np.ndarray:
-    """Parts (N, F_i) side by side, float32; parts of length 1 give rows of length 1."""
-    whole = np.concatenate(columns, 1)
-    return (whole / np.sqrt(len(columns)) if normalised else whole).astype(np.float32)
+def join(
+    columns: Sequence[np.ndarray],
+    normalised: bool = True,
+    each: Callable[[np.ndarray], np.ndarray] | None = None,
+) -> np.ndarray:
+    """Parts (N, F_i) side by side, float32; parts of length 1 give rows of length 1.
+
+    ``each`` is applied to a part first. Parts are wide, in float64, one after the other: of a shard
+    of many scales and networks all together would take a gigabyte.
+    """
+    whole = np.empty((len(columns[0]), sum(c.shape[1] for c in columns)), np.float32)
+    start = 0
+    for column in columns:
+        wide = column.astype(np.float64)
+        wide = wide if each is None else each(wide)
+        end = start + wide.shape[1]
+        whole[:, start:end] = wide / np.sqrt(len(columns)) if normalised else wide
+        start = end
+    return whole
 
 
 def unit(rows: np.ndarray) -> np.ndarray:

@@ -93,11 +93,18 @@ def stack(found: Sequence[Features]) -> Features:
         raise InputError("features: got none, allowed are one folder or more")
     first = found[0]
     for other in found[1:]:
-        same = other.classes == first.classes and other.parts == first.parts
-        if other.names != first.names or not same or not np.array_equal(other.labels, first.labels):
+        same = all(
+            getattr(other, what) == getattr(first, what) for what in ("names", "classes", "parts")
+        )
+        boxes = [f.boxes for f in (first, other) if f.boxes is not None]
+        if (
+            not same
+            or not np.array_equal(other.labels, first.labels)
+            or (len(boxes) == 2 and not np.array_equal(boxes[0], boxes[1]))
+        ):
             raise InputError(
                 f"features: got folders of {len(first)} and {len(other)} records that are not the "
-                "same; allowed are folders of the same images, classes and parts"
+                "same; allowed are folders of the same images, boxes, classes and parts"
             )
     if len(found) == 1:
         return first

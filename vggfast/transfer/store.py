@@ -31,6 +31,10 @@ FORMAT = 1
 MANIFEST = "manifest.json"
 FORMATS = ("safetensors", "parquet")
 KEY = "vggfast.features"
+_FIELDS = {
+    "complete": bool, "settings": dict, "kind": str, "classes": list, "dimension": int,
+    "parts": list, "shards": list,
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -101,10 +105,19 @@ def read_shard(path: Path, shard: Shard) -> Rows:
         rows = read(path)
     except (OSError, KeyError, ValueError, SafetensorError) as error:
         raise InputError(f"features: {path} is no shard of features ({error})") from None
-    if not len(rows.names) == len(rows.labels) == len(rows.features) == shard.records:
+    lengths = {
+        name: len(getattr(rows, name)) for name in ("features", "labels", "names", "parts", "index")
+    } | ({} if rows.boxes is None else {"boxes": len(rows.boxes)})
+    for name, length in lengths.items():
+        if length != shard.records:
+            raise InputError(
+                f"features: {path} has {length} {name}, allowed is one for each of its "
+                f"{shard.records} records"
+            )
+    if rows.features.ndim != 2 or rows.labels.dtype.kind != "i" or rows.labels.ndim not in (1, 2):
         raise InputError(
-            f"features: {path} has {len(rows.names)} names, {len(rows.labels)} labels and "
-            f"{len(rows.features)} vectors, allowed is {shard.records} of each"
+            f"features: {path} has features of shape {rows.features.shape} and labels of "
+            f"{rows.labels.dtype}, allowed are vectors, and whole numbers"
         )
     return rows
 
@@ -135,6 +148,11 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         found = json.loads(path.read_text(encoding="utf-8"))
         if found["vggfast_features"] != FORMAT:
             raise ValueError(f"format {found['vggfast_features']}")
+        for name, kind in _FIELDS.items():
+            if not isinstance(found[name], kind):
+                raise ValueError(f"{name}: {found[name]!r}")
+        for name in ("layer", "combine", "normalise"):  # which titles and stacking read
+            found["settings"][name]
         shards_of(found)
         return dict(found)
     except (OSError, ValueError, KeyError, TypeError) as error:

@@ -19,6 +19,7 @@ from vggfast.data.base import require
 from vggfast.errors import InputError
 
 GRID = (0.01, 0.1, 1.0, 10.0, 100.0, 1000.0)
+ENDS = (1e-9, 1e9)  # of what C may be: far beyond, LIBLINEAR does not come back
 HELD_OUT = 0.2
 ROUNDS = 1000  # LIBLINEAR's iterations; it says when they were not enough
 
@@ -77,15 +78,15 @@ def choose_c(
         truth: (N,) labels, or (N, K) marks.
         fit: :func:`one_of_many` or :func:`any_of_many`.
         score: of what ``fit``'s result gives for the held-out images, and their truth.
-        grid: what C may be, each above 0.
+        grid: what C may be.
         fitting: its seed draws the split.
 
     Returns:
         C, and the score of each C; of a grid of one number that one, and nothing.
 
     Raises:
-        InputError: the grid is empty or has a number that is not above 0, or there are so few
-            images that none can be held out.
+        InputError: the grid is empty or has a number outside ``ENDS``, or there are so few images
+            that none can be held out.
     """
     check_grid(grid)
     if len(grid) == 1:
@@ -129,8 +130,11 @@ def split(truth: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
 
 def check_grid(grid: Sequence[float]) -> None:
     """Raise InputError if C cannot be one of ``grid``."""
-    if not len(grid) or not all(np.isfinite(c) and c > 0 for c in grid):
-        raise InputError(f"c: got {list(grid)}, allowed are one or more numbers above 0")
+    low, high = ENDS
+    if not len(grid) or not all(low <= c <= high for c in grid):
+        raise InputError(
+            f"c: got {list(grid)}, allowed are one or more numbers from {low:g} to {high:g}"
+        )
 
 
 def _fit(x: np.ndarray, y: np.ndarray, c: float, fitting: Fitting) -> Any:

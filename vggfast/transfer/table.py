@@ -25,6 +25,15 @@ def title(manifest: dict[str, Any]) -> str:
     return f"{nets}, {settings['layer']}, Q = {scales}, {regions}"
 
 
+def titles(manifests: Sequence[dict[str, Any]]) -> str:
+    """The same of folders that are stacked: one title where they differ in their networks alone."""
+    first = manifests[0]
+    for name in ("layer", "combine"):
+        if any(m["settings"][name] != first["settings"][name] for m in manifests):
+            return " + ".join(f"({title(m)})" for m in manifests)
+    return title({**first, "parts": [part for m in manifests for part in m["parts"]]})
+
+
 def rows(features: str, dimension: int, outcome: Outcome) -> list[tuple[str, ...]]:
     """A row for each measure."""
     found: list[tuple[str, ...]] = []

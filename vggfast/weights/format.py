@@ -156,6 +156,8 @@ def loaded(
             scale=_pair(metadata["scale"]),
             extra={name: text for name, text in metadata.items() if name not in _RESERVED},
         )
+        if len(weights.classes) != int(metadata["num_classes"]):
+            raise ValueError(f"{len(weights.classes)} names of {metadata['num_classes']} classes")
     except (KeyError, ValueError, TypeError) as error:
         raise InputError(f"weights: {path} has bad metadata ({error}); {_ALLOWED}") from None
     wrong = first_mismatch(model.state_dict(), tensors)
