@@ -47,7 +47,6 @@ from vggfast import InputError  # noqa: E402
 from vggfast.command import Parser  # noqa: E402
 from vggfast.configs import NETS  # noqa: E402
 from vggfast.data.transforms import rescaled  # noqa: E402
-from vggfast.engine.weights import load_weights, save_weights  # noqa: E402
 from vggfast.engine.world import World  # noqa: E402
 from vggfast.evaluation.progress import Progress  # noqa: E402
 from vggfast.models import vgg  # noqa: E402
@@ -55,6 +54,7 @@ from vggfast.reference import errors  # noqa: E402
 from vggfast.transfer import load  # noqa: E402
 from vggfast.transfer.extraction import Extraction  # noqa: E402
 from vggfast.transfer.settings import Settings  # noqa: E402
+from vggfast.weights import load_weights, save_weights  # noqa: E402
 
 LARGEST_ERROR = 1e-4
 CLASSES = tuple("abcd")

@@ -35,12 +35,12 @@ from harness.machine import commit, machine, versions  # noqa: E402  - after the
 import vggfast  # noqa: E402
 from vggfast import InputError, localize  # noqa: E402
 from vggfast.engine.output import HISTORY, LAST, LAST_WEIGHTS, SETTINGS  # noqa: E402
-from vggfast.engine.weights import load_weights, save_weights  # noqa: E402
 from vggfast.evaluate import evaluate  # noqa: E402
 from vggfast.evaluation.table import write_text  # noqa: E402
 from vggfast.localization import table  # noqa: E402
 from vggfast.localization.canvases import SIDE, write_canvases  # noqa: E402
 from vggfast.train import StoppedError, TrainingError, fit  # noqa: E402
+from vggfast.weights import load_weights, save_weights  # noqa: E402
 
 KINDS = (("scr", "all"), ("pcr", "all"), ("scr", "fc"), ("pcr", "fc"))
 DONE = "made.json"  # how the canvases were made

@@ -35,7 +35,6 @@ from vggfast import InputError, vgg  # noqa: E402
 from vggfast.command import Parser  # noqa: E402
 from vggfast.data import open_images  # noqa: E402
 from vggfast.engine.output import LAST_WEIGHTS  # noqa: E402
-from vggfast.engine.weights import load_weights, save_weights  # noqa: E402
 from vggfast.evaluation.rates import Rate, wilson  # noqa: E402
 from vggfast.evaluation.scores import file_hash  # noqa: E402
 from vggfast.evaluation.table import write_text  # noqa: E402
@@ -44,6 +43,7 @@ from vggfast.train import StoppedError, TrainingError, fit  # noqa: E402
 from vggfast.transfer.benchmarks import accuracy  # noqa: E402
 from vggfast.transfer.descriptors import unit  # noqa: E402
 from vggfast.transfer.table import markdown  # noqa: E402
+from vggfast.weights import load_weights, save_weights  # noqa: E402
 
 SETS = ("digits", "fashion-mnist")
 HEADER = ("SVM on", "features", "dimension", "accuracy (%)", "95 % interval", "C")

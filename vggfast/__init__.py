@@ -38,14 +38,15 @@ if TYPE_CHECKING:
     from vggfast.perceptual import PerceptualLoss
     from vggfast.predict import Predictor
     from vggfast.taps import Extractor
+    from vggfast.weights import load_weights
 
 __version__ = "0.1.0"
 
 __all__ = [
     "VGG", "BackendError", "Extractor", "InputError", "LaunchError", "PerceptualLoss", "Predictor",
     "accelerate", "capture", "capture_step", "clear_weights", "evaluate", "exact", "explain",
-    "features", "get_fp32_precision", "localize", "ops", "optim", "quantize", "restore",
-    "set_fp32_precision", "store_weights", "train", "transfer", "vgg", "vgg11", "vgg11_bn",
+    "features", "get_fp32_precision", "load_weights", "localize", "ops", "optim", "quantize",
+    "restore", "set_fp32_precision", "store_weights", "train", "transfer", "vgg", "vgg11", "vgg11_bn",
     "vgg13", "vgg13_bn", "vgg16", "vgg16_bn", "vgg19", "vgg19_bn",
 ]  # fmt: skip
 
@@ -53,6 +54,7 @@ _LAZY = {
     "Extractor": "vggfast.taps",
     "PerceptualLoss": "vggfast.perceptual",
     "Predictor": "vggfast.predict",
+    "load_weights": "vggfast.weights",
 }
 
 

@@ -34,13 +34,13 @@ from torch import Tensor, nn
 import vggfast
 from vggfast.command import BAD_INPUT, Parser, fail
 from vggfast.configs import NETS
-from vggfast.engine.pretrained import load_pretrained
 from vggfast.errors import InputError
 from vggfast.perceptual import PerceptualLoss, Targets
 from vggfast.predict.images import groups
 from vggfast.predict.preprocess import rescale
 from vggfast.taps import IMAGENET
 from vggfast.taps.normalize import Moments
+from vggfast.weights import load_pretrained
 
 SHIPPED = ("astronaut", "brick", "chelsea", "coffee", "grass", "gravel", "hubble_deep_field",
            "immunohistochemistry", "retina", "rocket")  # fmt: skip

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 import vggfast
-from vggfast.engine.weights import save_weights
 from vggfast.evaluation.scores import Scores, Source
+from vggfast.weights import save_weights
 
 CLASSES = ("ant", "bee", "cat")
 MEAN, STD = (120.0, 110.0, 100.0), (60.0, 61.0, 62.0)

@@ -11,11 +11,11 @@ import pytest
 import torch
 
 import vggfast
-from vggfast.engine.weights import load_weights, save_weights
 from vggfast.errors import InputError
 from vggfast.evaluate import evaluate
 from vggfast.evaluate.cli import main
 from vggfast.evaluation.posteriors import POSTERIORS
+from vggfast.weights import load_weights, save_weights
 
 from .helpers import CLASSES, MEAN, STD, save_net
 

@@ -11,13 +11,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from vggfast.engine.weights import load_weights
 from vggfast.evaluate import Result, evaluate, fuse
 from vggfast.evaluate.cli import main
 from vggfast.evaluation import dense_posteriors, multicrop_posteriors
 from vggfast.evaluation.fusion import fuse as average
 from vggfast.evaluation.posteriors import POSTERIORS, PROTOCOLS
 from vggfast.evaluation.run import _Evaluation
+from vggfast.weights import load_weights
 
 from .helpers import CLASSES, MEAN, STD, save_net
 

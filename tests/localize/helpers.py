@@ -9,9 +9,9 @@ import torch
 from torch import nn
 
 from tests.evaluation.helpers import MEAN, STD, build
-from vggfast.engine.weights import save_weights
 from vggfast.localization.canvases import write_canvases
 from vggfast.models.boxes import BoxRegressor
+from vggfast.weights import save_weights
 
 DIGITS = tuple(str(i) for i in range(10))
 

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 import vggfast
-from vggfast.engine.weights import read
 from vggfast.localize.cli import main
+from vggfast.weights.format import read
 
 ROOT = Path(vggfast.__file__).parents[1]
 COMMAND = [str(Path(__file__).with_name("narrow_command.py"))]

@@ -13,11 +13,11 @@ import torch
 from torch import Tensor
 
 from tests.evaluation.helpers import MEAN, STD, plain, window_by_window
-from vggfast.engine.weights import load_weights, save_weights
 from vggfast.localization.protocols import central_boxes, likeliest_boxes
 from vggfast.localization.readers import find
 from vggfast.localize import evaluate
 from vggfast.localize.cli import main
+from vggfast.weights import load_weights, save_weights
 
 from . import helpers
 from .helpers import DIGITS, save_classifier, save_regressor

@@ -12,13 +12,14 @@ import torch
 from safetensors.torch import save_file
 
 from tests.evaluation.helpers import MEAN, STD
-from vggfast.engine.weights import load_weights, read
 from vggfast.errors import InputError
 from vggfast.localization.settings import BoxSettings
 from vggfast.localize import evaluate, fit
 from vggfast.localize.cli import main
 from vggfast.models.boxes import BoxRegressor
 from vggfast.train import fit as train
+from vggfast.weights import load_weights
+from vggfast.weights.format import read
 
 from .helpers import DIGITS
 

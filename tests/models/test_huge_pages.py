@@ -9,8 +9,8 @@ import torch
 from torch._subclasses import FakeTensorMode
 
 import vggfast
-from vggfast.engine.weights import load_weights, save_weights
 from vggfast.models import huge_pages
+from vggfast.weights import load_weights, save_weights
 
 SWITCH = Path("/sys/kernel/mm/transparent_hugepage/enabled")
 

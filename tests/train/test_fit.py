@@ -16,10 +16,10 @@ import torch.nn.functional as F
 import vggfast
 from vggfast.engine import checkpoint
 from vggfast.engine.step import Step
-from vggfast.engine.weights import load_weights
 from vggfast.errors import InputError
 from vggfast.train import Result, TrainingError, evaluate, fit
 from vggfast.train.cli import main
+from vggfast.weights import load_weights
 
 from .helpers import narrow_nets, write_idx
 

@@ -13,9 +13,9 @@ import torch
 
 from vggfast.engine import checkpoint, checks, trainer
 from vggfast.engine.step import Step
-from vggfast.engine.weights import load_weights
 from vggfast.errors import InputError
 from vggfast.train.cli import main
+from vggfast.weights import load_weights
 
 from .helpers import write_idx
 from .narrow import Run, train

@@ -17,7 +17,7 @@ import vggfast
 from vggfast.data import Batches, load
 from vggfast.engine import checkpoint
 from vggfast.engine.evaluate import evaluate
-from vggfast.engine.weights import load_weights
+from vggfast.weights import load_weights
 
 from .helpers import write_idx
 from .narrow import COMMON, Run

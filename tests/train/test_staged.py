@@ -10,9 +10,9 @@ import torch
 import vggfast
 from vggfast.configs import NETS
 from vggfast.engine.staged import fine_tune_from, init_from, layer_names
-from vggfast.engine.weights import load_weights, save_weights
 from vggfast.errors import InputError
 from vggfast.train.cli import main
+from vggfast.weights import load_weights, save_weights
 
 from .helpers import write_idx
 

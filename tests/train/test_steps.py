@@ -17,10 +17,10 @@ from vggfast.engine.ema import Ema
 from vggfast.engine.schedule import Cosine
 from vggfast.engine.settings import Settings
 from vggfast.engine.step import Step
-from vggfast.engine.weights import load_weights
 from vggfast.engine.world import World
 from vggfast.errors import InputError
 from vggfast.train import fit
+from vggfast.weights import load_weights
 
 CPU = torch.device("cpu")
 

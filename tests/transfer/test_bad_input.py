@@ -12,9 +12,9 @@ import torch
 
 import vggfast
 from tests.evaluation.helpers import CLASSES, MEAN, STD
-from vggfast.engine.weights import load_weights, save_weights
 from vggfast.features import extract
 from vggfast.features.cli import main
+from vggfast.weights import load_weights, save_weights
 
 from .helpers import annotation, picture
 

@@ -12,12 +12,12 @@ import torch
 from torch import Tensor, nn
 
 from tests.evaluation.helpers import MEAN, STD, build, plain, save_net
-from vggfast.engine.weights import load_weights
 from vggfast.errors import InputError
 from vggfast.features import extract, load
 from vggfast.models.vgg import VGG
 from vggfast.transfer import combine, layer, mean_activations
 from vggfast.transfer.layers import width
+from vggfast.weights import load_weights
 
 from .helpers import annotation
 

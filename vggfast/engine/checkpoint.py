@@ -7,7 +7,6 @@ import pickle
 import random
 import shutil
 import zipfile
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ import numpy as np
 import torch
 
 from vggfast.errors import InputError
+from vggfast.files import write_atomically
 
 FORMAT = 2
 KEYS = frozenset(
@@ -64,24 +64,6 @@ def load(path: Path) -> dict[str, Any]:
     return state
 
 
-def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
-    """Let ``write`` fill a file beside ``path``, bring it to the disk, then rename it to ``path``.
-
-    If ``write`` fails or is interrupted, ``path`` is as it was and the new file is gone.
-    """
-    temporary = path.with_name(f".{path.name}.new")
-    try:
-        temporary.touch()
-        mode = temporary.stat().st_mode  # as the umask has it; safetensors gives others no access
-        write(temporary)
-        temporary.chmod(mode)
-        _sync(temporary)
-        os.replace(temporary, path)
-        _sync(path.parent)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
 def copy(source: Path, target: Path) -> None:
     """Make ``target`` a second name of ``source``'s present content, atomically.
 
@@ -126,11 +108,3 @@ def set_rng_state(state: dict[str, Any]) -> None:
     np.random.set_state(("MT19937", np.array(keys, np.uint32), position, has_gauss, cached))
     version, words, gauss = state["python"]
     random.setstate((version, tuple(words), gauss))
-
-
-def _sync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

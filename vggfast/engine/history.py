@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from vggfast.data.base import require
-from vggfast.engine.checkpoint import write_atomically
 from vggfast.errors import InputError
+from vggfast.files import write_atomically
 
 ACCURACIES = ("accuracy", "top5")  # the measures of a classification
 

@@ -11,9 +11,10 @@ from vggfast.engine import checkpoint
 from vggfast.engine.claim import claim
 from vggfast.engine.history import History
 from vggfast.engine.settings import Settings
-from vggfast.engine.weights import save_weights
 from vggfast.errors import InputError
+from vggfast.files import write_atomically
 from vggfast.models.vgg import VGG
+from vggfast.weights import save_weights
 
 LAST, PREVIOUS = "last.pt", "previous.pt"
 BEST_WEIGHTS, LAST_WEIGHTS = "best.safetensors", "last.safetensors"
@@ -65,7 +66,7 @@ class Output:
             if source is not None and (source / BEST_WEIGHTS).is_file() and not best.exists():
                 checkpoint.copy(source / BEST_WEIGHTS, best)
             text = json.dumps(self.settings.saved(), indent=1) + "\n"
-            checkpoint.write_atomically(path, lambda new: new.write_text(text, encoding="utf-8"))
+            write_atomically(path, lambda new: new.write_text(text, encoding="utf-8"))
             self._held = claim(path)
         except OSError as error:
             raise InputError(

@@ -20,10 +20,10 @@ from vggfast.engine.state import restore
 from vggfast.engine.stop import on_sigterm
 from vggfast.engine.task import CLASSIFICATION, Task
 from vggfast.engine.trainer import Trainer
-from vggfast.engine.weights import first_mismatch
 from vggfast.engine.world import World, join
 from vggfast.errors import InputError
 from vggfast.models.vgg import VGG
+from vggfast.weights.format import first_mismatch
 
 
 @dataclass(frozen=True)

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from vggfast.configs import conv_layers
-from vggfast.engine.weights import first_mismatch, read
 from vggfast.errors import InputError
 from vggfast.models.vgg import VGG
+from vggfast.weights.format import first_mismatch, read
 
 # The first four convolutions of A, by the place they have in every configuration. Counted in the
 # deeper net itself, its first four would not have A's shapes: its second is conv1_2.

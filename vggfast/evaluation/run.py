@@ -14,7 +14,6 @@ from vggfast.backends import clear_weights, exact
 from vggfast.data import parse_spec
 from vggfast.data.base import BadImageError
 from vggfast.data.images import open_images
-from vggfast.engine.weights import Weights, load_weights
 from vggfast.engine.world import World, join
 from vggfast.errors import InputError
 from vggfast.evaluation import scores as files
@@ -26,6 +25,7 @@ from vggfast.evaluation.scales import test_scales
 from vggfast.evaluation.scores import Scores, Source
 from vggfast.evaluation.settings import DTYPES, Settings
 from vggfast.evaluation.sharing import decide, gather_rows
+from vggfast.weights import Weights, load_weights
 
 
 class EvaluationError(RuntimeError):

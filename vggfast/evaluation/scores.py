@@ -19,8 +19,8 @@ import torch
 from torch import Tensor
 
 from vggfast.data.base import require
-from vggfast.engine.checkpoint import write_atomically
 from vggfast.errors import InputError
+from vggfast.files import write_atomically
 
 FORMAT = 1
 KEY = b"vggfast.scores"

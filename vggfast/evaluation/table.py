@@ -9,10 +9,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from vggfast.engine.checkpoint import write_atomically
 from vggfast.errors import InputError
 from vggfast.evaluation.fusion import Row
 from vggfast.evaluation.rates import Rate
+from vggfast.files import write_atomically
 
 HEADER = ("net", "S", "Q", "protocol", "top-1 error (%)", "top-5 error (%)")
 SUFFIXES = (".md", ".csv")

@@ -14,7 +14,6 @@ from vggfast import backends
 from vggfast.backends import exact
 from vggfast.engine import checks
 from vggfast.engine.settings import DTYPES
-from vggfast.engine.weights import Weights, load_weights
 from vggfast.engine.world import World
 from vggfast.errors import InputError
 from vggfast.evaluation import scales
@@ -24,6 +23,7 @@ from vggfast.evaluation.settings import CPU_PIXELS, GPU_PIXELS
 from vggfast.localization.merging import THRESHOLD
 from vggfast.localization.protocols import Found, likeliest_boxes
 from vggfast.localization.reading import Scaled, stacked
+from vggfast.weights import Weights, load_weights
 
 
 class LocalizationError(RuntimeError):

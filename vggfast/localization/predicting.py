@@ -11,10 +11,10 @@ import torch
 
 from vggfast.data.base import BadImageError
 from vggfast.data.decode import SUFFIXES, Photograph
-from vggfast.engine.checkpoint import write_atomically
 from vggfast.engine.world import World
 from vggfast.errors import InputError
 from vggfast.evaluation.progress import Progress
+from vggfast.files import write_atomically
 from vggfast.localization.drawing import draw
 from vggfast.localization.networks import Networks, Options
 from vggfast.localization.reading import by_size, stream

@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 
 from vggfast.data.colour import Colours, normalise
-from vggfast.engine.weights import Weights
 from vggfast.errors import InputError
 from vggfast.evaluation.crops import centre_corner
 from vggfast.evaluation.dense import class_maps
@@ -18,6 +17,7 @@ from vggfast.localization.boxes import clip, decode, rescale
 from vggfast.localization.dense import dense_boxes
 from vggfast.localization.merging import best_boxes, merge
 from vggfast.models.boxes import BoxRegressor, of_class
+from vggfast.weights import Weights
 
 MOST_BOXES = 4096  # of a class and image; merging holds a few tables of all their pairs
 

@@ -7,9 +7,9 @@ from typing import Any
 
 from vggfast.engine import checks
 from vggfast.engine.settings import Settings
-from vggfast.engine.weights import load_weights
 from vggfast.errors import InputError
 from vggfast.models.boxes import BOXES
+from vggfast.weights import load_weights
 
 TUNES = ("fc", "all")
 

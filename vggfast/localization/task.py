@@ -8,7 +8,6 @@ from torch import Tensor
 from vggfast.data import DataSet
 from vggfast.engine.progress import Progress
 from vggfast.engine.settings import Settings
-from vggfast.engine.weights import first_mismatch, read
 from vggfast.errors import InputError
 from vggfast.localization.boxes import decode, iou
 from vggfast.localization.readers import find
@@ -16,6 +15,7 @@ from vggfast.localization.samples import box_set
 from vggfast.localization.settings import BoxSettings
 from vggfast.models.boxes import BoxRegressor, of_class
 from vggfast.models.vgg import VGG
+from vggfast.weights.format import first_mismatch, read
 
 ENOUGH = 0.5  # a box is right where its IoU with the true one is more
 LAST = ("classifier.6.weight", "classifier.6.bias")  # trained from scratch

@@ -87,7 +87,7 @@ class PerceptualLoss(nn.Module):
         self.weights = _weighted("layers", "weights", layers, weights)
         self.style_weights = _weighted("style_layers", "style_weights", style_layers, style_weights)
         if isinstance(model, (str, os.PathLike)):
-            from vggfast.engine.pretrained import load_pretrained
+            from vggfast.weights import load_pretrained
 
             loaded = load_pretrained(model)
             model = loaded.model

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from vggfast.command import BAD_INPUT, Parser, fail
-from vggfast.engine.checkpoint import write_atomically
 from vggfast.errors import InputError
+from vggfast.files import write_atomically
 from vggfast.report.page import page
 from vggfast.report.runs import read
 

@@ -17,7 +17,6 @@ from vggfast.backends import clear_weights, exact
 from vggfast.data.base import require
 from vggfast.engine.claim import claim
 from vggfast.engine.settings import DTYPES
-from vggfast.engine.weights import Weights, load_weights
 from vggfast.engine.world import World, join
 from vggfast.errors import InputError
 from vggfast.evaluation.posteriors import images_a_pass
@@ -34,6 +33,7 @@ from vggfast.transfer.plan import Plan, plan
 from vggfast.transfer.settings import Settings
 from vggfast.transfer.store import Rows, Shard
 from vggfast.transfer.views import View, stream
+from vggfast.weights import Weights, load_weights
 
 Views = Iterator[tuple[list[View], str | None]]
 

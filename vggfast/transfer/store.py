@@ -23,9 +23,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from vggfast.data.base import require
-from vggfast.engine.checkpoint import write_atomically
 from vggfast.errors import InputError
 from vggfast.evaluation.scores import file_hash
+from vggfast.files import write_atomically
 
 FORMAT = 1
 MANIFEST = "manifest.json"

@@ -25,22 +25,23 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
-from vggfast.engine.checkpoint import write_atomically
 from vggfast.errors import InputError
+from vggfast.files import write_atomically
 from vggfast.models import huge_pages
 from vggfast.models.boxes import BoxRegressor
 from vggfast.models.vgg import VGG, vgg
+from vggfast.weights.tensors import first_line, read_safetensors
 
 FORMAT = "1"
 _RESERVED = (
     "vggfast_format", "net", "num_classes", "crop", "batch_norm", "classes", "mean", "std", "scale",
     "boxes",
 )  # fmt: skip
-_ALLOWED = "allowed is a file written by vggfast.engine.weights.save_weights"
+_ALLOWED = "allowed is a file written by vggfast.weights.save_weights"
 
 
 @dataclass(frozen=True)
@@ -118,24 +119,30 @@ def save_weights(
     try:
         write_atomically(path, lambda temporary: save_file(tensors, temporary, metadata))
     except (OSError, SafetensorError) as error:
-        raise InputError(f"out: cannot write {path} ({_first_line(error)})") from None
+        raise InputError(f"out: cannot write {path} ({first_line(error)})") from None
 
 
-def load_weights(path: Path | str, *, backend: str | None = None, boxes: bool = False) -> Weights:
-    """Read what :func:`save_weights` wrote.
+def loaded(
+    path: Path | str,
+    metadata: Mapping[str, str],
+    tensors: dict[str, Tensor],
+    *,
+    backend: str | None = None,
+    boxes: bool = False,
+) -> Weights:
+    """The network in a file that :func:`save_weights` wrote, of what :func:`read` reads there.
 
     Args:
-        path: the file.
+        path: what an error calls the file.
+        metadata, tensors: what is in it.
         backend: name of the backend to force for every op of the network, or None.
         boxes: whether a network that localises is wanted (:class:`BoxRegressor`), or one that
             classifies.
 
     Raises:
-        InputError: no such file, not safetensors, damaged, without the metadata, with tensors
-            that do not fit its configuration (the message names the first and both shapes), or a
-            network of the other kind.
+        InputError: bad metadata, tensors that do not fit its configuration (the message names the
+            first and both shapes), or a network of the other kind.
     """
-    metadata, tensors = read(path)
     check_kind(path, metadata, boxes)
     try:
         model = _empty(metadata, backend)
@@ -171,18 +178,16 @@ def read(path: Path | str) -> tuple[dict[str, str], dict[str, Tensor]]:
     path = Path(path)
     if not path.is_file():
         raise InputError(f"weights: no file {path}; {_ALLOWED}")
-    try:
-        with safe_open(path, "pt", "cpu") as file:
-            metadata = dict(file.metadata() or {})
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError) as error:
-        raise InputError(
-            f"weights: {path} is not a whole safetensors file ({_first_line(error)}); {_ALLOWED}"
-        ) from None
+    tensors, metadata = read_safetensors(path)
+    check_format(path, metadata)
+    return metadata, tensors
+
+
+def check_format(path: Path | str, metadata: Mapping[str, str]) -> None:
+    """Raise InputError if a file is not of this format, or of a later version of it."""
     if metadata.get("vggfast_format") != FORMAT:
         found = metadata.get("vggfast_format", "no vggfast_format")
         raise InputError(f"weights: {path} has {found} in its metadata; {_ALLOWED}, format 1")
-    return metadata, tensors
 
 
 def check_kind(path: Path | str, metadata: Mapping[str, str], boxes: bool) -> None:
@@ -197,10 +202,11 @@ def check_kind(path: Path | str, metadata: Mapping[str, str], boxes: bool) -> No
 
 def first_mismatch(wanted: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> str | None:
     """The first tensor, in the order of ``wanted``, whose name or shape differs; None: all fit."""
-    return next(_mismatches(wanted, found), None)
+    return next(mismatches(wanted, found), None)
 
 
-def _mismatches(wanted: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> Iterator[str]:
+def mismatches(wanted: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> Iterator[str]:
+    """Each tensor, in the order of ``wanted``, whose name or shape differs."""
     for name, tensor in wanted.items():
         if name not in found:
             yield f"{name} of shape {tuple(tensor.shape)} is missing"
@@ -239,7 +245,3 @@ def _three(text: str) -> tuple[float, ...]:
 def _pair(text: str) -> tuple[int, int]:
     low, high = json.loads(text)
     return int(low), int(high)
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0][:100]
