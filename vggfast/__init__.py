@@ -46,8 +46,8 @@ __all__ = [
     "VGG", "BackendError", "Extractor", "InputError", "LaunchError", "PerceptualLoss", "Predictor",
     "accelerate", "capture", "capture_step", "clear_weights", "evaluate", "exact", "explain",
     "features", "get_fp32_precision", "load_weights", "localize", "ops", "optim", "quantize",
-    "restore", "set_fp32_precision", "store_weights", "train", "transfer", "vgg", "vgg11", "vgg11_bn",
-    "vgg13", "vgg13_bn", "vgg16", "vgg16_bn", "vgg19", "vgg19_bn",
+    "restore", "set_fp32_precision", "store_weights", "train", "transfer", "vgg", "vgg11",
+    "vgg11_bn", "vgg13", "vgg13_bn", "vgg16", "vgg16_bn", "vgg19", "vgg19_bn",
 ]  # fmt: skip
 
 _LAZY = {
