@@ -116,7 +116,7 @@ lint: $(BUILT)
 	  $(RUN) -c "import $$tool" 2>/dev/null || { [ -n "$(BORROW)" ] && echo "vggfast: $$tool is not installed here, its check is skipped"; }; \
 	done
 	@if $(RUN) -c 'import ruff' 2>/dev/null; then $(RUN) -m ruff check . && $(RUN) -m ruff format --check .; fi
-	@if $(RUN) -c 'import mypy' 2>/dev/null; then $(RUN) -m mypy && MYPYPATH=bench:. $(RUN) -m mypy bench; fi
+	@if $(RUN) -c 'import mypy' 2>/dev/null; then $(RUN) -m mypy && MYPYPATH=bench:docs/examples:. $(RUN) -m mypy bench; fi
 	@if [ -x $(VENV)/bin/clang-format ]; then find csrc -type f | xargs $(VENV)/bin/clang-format --dry-run -Werror; \
 	  else echo "vggfast: clang-format is not installed here, its check is skipped"; fi
 
