@@ -24,6 +24,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -152,18 +153,19 @@ def transfer(options: argparse.Namespace) -> list[Tensor]:
 
 def network(options: argparse.Namespace) -> tuple[nn.Module, Moments]:
     """A VGG with the pools asked for, and how its images are normalised."""
-    moments = IMAGENET
+    moments: Moments = IMAGENET
     if options.weights is None:
         torch.manual_seed(options.seed)
         model: nn.Module = vggfast.vgg(options.net, num_classes=1, crop=32)
     else:
-        model, *moments = load_pretrained(options.weights)
-    features = getattr(model, "features", model)
+        model, mean, std = load_pretrained(options.weights)
+        moments = mean, std
+    features: Any = getattr(model, "features", model)
     if options.pool == "average":
         for i, m in enumerate(features):
             if isinstance(m, nn.MaxPool2d):
                 features[i] = nn.AvgPool2d(2, 2)
-    return model.to(options.device), tuple(moments)
+    return model.to(options.device), moments
 
 
 def prepared(
