@@ -33,7 +33,16 @@ def test_the_weights_lie_where_large_pages_are_asked_for():
     model = vggfast.vgg("A", num_classes=10, crop=32)
     weight = model.classifier[3].weight
     assert "hg" in flags_at(weight.data_ptr() + weight.nbytes // 2)
-    assert "hg" not in flags_at(torch.empty(4 << 20).data_ptr() + (8 << 20))
+
+
+@pytest.mark.skipif(not SWITCH.exists(), reason="this system has no transparent huge pages")
+def test_what_is_asked_for_shows():
+    """A fresh mapping has no such flag before."""
+    whole = torch.empty(64 << 20)  # more than malloc keeps of what was freed
+    there = whole.data_ptr() + whole.nbytes // 2
+    assert "hg" not in flags_at(there)
+    assert huge_pages.advise(whole)
+    assert "hg" in flags_at(there)
 
 
 @pytest.mark.skipif(not SWITCH.exists(), reason="this system has no transparent huge pages")

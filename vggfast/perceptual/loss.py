@@ -89,7 +89,10 @@ class PerceptualLoss(nn.Module):
         if isinstance(model, (str, os.PathLike)):
             from vggfast.weights import load_pretrained
 
-            loaded = load_pretrained(model)
+            try:
+                loaded = load_pretrained(model)
+            except InputError as error:  # it is called weights there
+                raise InputError(f"model: {str(error).removeprefix('weights: ')}") from None
             model = loaded.model
             normalize = (loaded.mean, loaded.std) if normalize is None else normalize
         if model is None:
