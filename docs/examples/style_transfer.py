@@ -35,6 +35,7 @@ from torch import Tensor, nn
 import vggfast
 from vggfast.command import BAD_INPUT, Parser, fail
 from vggfast.configs import NETS
+from vggfast.engine import checks
 from vggfast.errors import InputError
 from vggfast.perceptual import PerceptualLoss, Targets
 from vggfast.predict.images import groups
@@ -260,10 +261,10 @@ def _check(options: argparse.Namespace) -> None:
     if options.mode == "reconstruct" and options.style_layers:
         raise InputError("--style-layers: got some, allowed are none with --mode reconstruct")
     try:
-        torch.zeros(1, device=options.device).item()
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        reason = str(error).splitlines()[0][:100]
-        raise InputError(f"--device: got {options.device!r} ({reason})") from None
+        checks.device(options.device)
+    except InputError as error:
+        raise InputError(f"--{error}") from None
+    options.device = checks.resolved_device(options.device)
 
 
 if __name__ == "__main__":

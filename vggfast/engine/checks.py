@@ -75,3 +75,10 @@ def device(name: str) -> None:
         raise InputError(
             f"device: got {name!r}, allowed here are {', '.join(['auto', 'cpu', *seen])}"
         )
+
+
+def resolved_device(name: str) -> torch.device:
+    """The device that ``name`` means, "auto" being a GPU if torch sees one."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    return torch.device(name)

@@ -126,9 +126,7 @@ class Settings:
     @property
     def torch_device(self) -> torch.device:
         """The device, "auto" resolved: a GPU if torch sees one."""
-        if self.device == "auto":
-            return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        return torch.device(self.device)
+        return checks.resolved_device(self.device)
 
     @property
     def checkpoint_interval(self) -> tuple[int, float]:

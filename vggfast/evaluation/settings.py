@@ -5,8 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
-
 from vggfast import backends
 from vggfast.data import parse_spec
 from vggfast.data.folder import PARTS
@@ -16,14 +14,14 @@ from vggfast.engine.settings import DTYPES
 from vggfast.errors import InputError
 from vggfast.evaluation import scales, table
 from vggfast.evaluation.posteriors import PROTOCOLS
+from vggfast.evaluation.work import Work
 
 BOTH = ("dense", "multicrop")
 MIRRORED_IS_ANOTHER = ("digits", "mnist")  # kinds of data whose mirror images are no members
-CPU_PIXELS, GPU_PIXELS = 16 * 224**2, 128 * 224**2  # the network sees at a time, by default
 
 
 @dataclass(frozen=True, kw_only=True)
-class Settings:
+class Settings(Work):
     """All settings; :func:`vggfast.evaluate.evaluate` documents them."""
 
     weights: tuple[str, ...]
@@ -73,18 +71,6 @@ class Settings:
         if self.flips is not None:
             return self.flips
         return parse_spec(self.data)[0] not in MIRRORED_IS_ANOTHER
-
-    @property
-    def torch_device(self) -> torch.device:
-        """The device, "auto" resolved: a GPU if torch sees one."""
-        if self.device == "auto":
-            return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        return torch.device(self.device)
-
-    def pass_size(self, device: torch.device, crop: int) -> int:
-        """How many crops' worth of pixels the network sees at a time."""
-        pixels = CPU_PIXELS if device.type == "cpu" else GPU_PIXELS
-        return self.batch or max(1, pixels // crop**2)
 
 
 def check_outputs(json: str | None, written_table: str | None) -> None:

@@ -7,7 +7,6 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
 from torch import Tensor
 
 from vggfast import backends
@@ -19,7 +18,7 @@ from vggfast.errors import InputError
 from vggfast.evaluation import scales
 from vggfast.evaluation.posteriors import images_a_pass
 from vggfast.evaluation.scores import class_difference
-from vggfast.evaluation.settings import CPU_PIXELS, GPU_PIXELS
+from vggfast.evaluation.work import Work
 from vggfast.localization.merging import THRESHOLD
 from vggfast.localization.protocols import Found, likeliest_boxes
 from vggfast.localization.reading import Scaled, stacked
@@ -31,7 +30,7 @@ class LocalizationError(RuntimeError):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options:
+class Options(Work):
     """Which networks, and how they are used; :mod:`vggfast.localize` documents them."""
 
     weights: tuple[str, ...]
@@ -64,13 +63,6 @@ class Options:
             backends.get(str(self.backend))
         checks.device(self.device)
 
-    @property
-    def torch_device(self) -> torch.device:
-        """The device, "auto" resolved: a GPU if torch sees one."""
-        if self.device == "auto":
-            return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        return torch.device(self.device)
-
 
 class Networks:
     """Opened and checked networks, on their device.
@@ -99,15 +91,9 @@ class Networks:
                     "same classes and crop, whose places in an image are the same"
                 )
 
-    @property
-    def pass_pixels(self) -> int:
-        """How many pixels the networks see at a time."""
-        usual = CPU_PIXELS if self.device.type == "cpu" else GPU_PIXELS
-        return self.options.batch * self.crop**2 if self.options.batch else usual
-
     def images_a_pass(self) -> int:
         """How many images of the largest scale go through the networks at a time."""
-        side, crops = max(self.scales), max(1, self.pass_pixels // self.crop**2)
+        side, crops = max(self.scales), self.options.pass_size(self.device, self.crop)
         return images_a_pass(side, side, self.crop, self.options.flips, crops)
 
     def locate(self, group: Sequence[Scaled]) -> Found:

@@ -5,15 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
-
 from vggfast import backends
 from vggfast.data.photos import ON_BAD_IMAGE
 from vggfast.engine import checks
 from vggfast.engine.settings import DTYPES
 from vggfast.errors import InputError
 from vggfast.evaluation import scales
-from vggfast.evaluation.settings import CPU_PIXELS, GPU_PIXELS, MIRRORED_IS_ANOTHER
+from vggfast.evaluation.settings import MIRRORED_IS_ANOTHER
+from vggfast.evaluation.work import Work
 from vggfast.transfer.collection import parse
 from vggfast.transfer.descriptors import COMBINE
 from vggfast.transfer.layers import PENULTIMATE
@@ -22,7 +21,7 @@ from vggfast.transfer.views import REGIONS
 
 
 @dataclass(frozen=True, kw_only=True)
-class Settings:
+class Settings(Work):
     """All settings; :func:`vggfast.features.extract` documents them."""
 
     weights: tuple[str, ...]
@@ -83,15 +82,3 @@ class Settings:
         if self.flips is not None:
             return self.flips
         return parse(self.data)[0] not in MIRRORED_IS_ANOTHER
-
-    @property
-    def torch_device(self) -> torch.device:
-        """The device, "auto" resolved: a GPU if torch sees one."""
-        if self.device == "auto":
-            return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        return torch.device(self.device)
-
-    def pass_size(self, device: torch.device, crop: int) -> int:
-        """How many crops' worth of pixels the network sees at a time."""
-        pixels = CPU_PIXELS if device.type == "cpu" else GPU_PIXELS
-        return self.batch or max(1, pixels // crop**2)
